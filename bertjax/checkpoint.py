@@ -1,0 +1,189 @@
+"""Checkpoints of training state, by orbax: asynchronous, atomic, checked when they are read.
+
+A checkpoint holds three items: ``params``, ``optimizer`` and ``meta`` (JSON: schema version, the
+loop's own numbers, and an integer digest of every array). The digest does not depend on the mesh.
+The latest and the best checkpoint are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+from jax import Array
+
+from bertjax.optim import path_of
+from bertjax.types import UserError
+
+SCHEMA = 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held."""
+
+    step: int
+    params: Any
+    optimizer: Any
+    meta: dict[str, Any]
+
+
+@dataclasses.dataclass
+class _LatestAndBest:
+    """Orbax's preservation policy: the newest checkpoint, and the one that is the best so far."""
+
+    best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of ``checkpoints``, ordered by step, are kept."""
+        del context
+        newest = checkpoints[-1].step if checkpoints else None
+        return [checkpoint.step in (newest, self.best) for checkpoint in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in ``folder/checkpoints``."""
+
+    def __init__(self, folder: epath.PathLike, *, read_only: bool = False):
+        self.folder = epath.Path(folder) / "checkpoints"
+        self._policy = _LatestAndBest()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._policy, create=not read_only, read_only=read_only
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_names=("params", "optimizer", "meta")
+        )
+
+    @property
+    def best(self) -> int | None:
+        """The step to keep beside the newest; the loop says which it is."""
+        return self._policy.best
+
+    @best.setter
+    def best(self, step: int | None) -> None:
+        self._policy.best = step
+
+    def save(self, step: int, params: Any, optimizer: Any, meta: Mapping[str, Any]) -> None:
+        """Begins to write a checkpoint; the write goes on beside the training.
+
+        Raises:
+          UserError: when this write, or the one before it, met a full or read-only disk.
+        """
+        arrays = {"params": params, "optimizer": optimizer}
+        document = {**meta, "schema": SCHEMA, "digest": _digest_table(arrays)}
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(params),
+            optimizer=ocp.args.StandardSave(optimizer),
+            meta=ocp.args.JsonSave(document),
+        )
+        try:
+            self._manager.save(step, args=items, force=True)
+        except Exception as error:
+            raise self._write_error(error) from error
+
+    def wait(self) -> None:
+        """Returns when all that was begun is on the disk."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._write_error(error) from error
+
+    def close(self) -> None:
+        """Ends the background threads."""
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints, newest first."""
+        return sorted(self._manager.all_steps(read=True), reverse=True)
+
+    def restore_latest(self, params: Any, optimizer: Any) -> Restored | None:
+        """The newest checkpoint that is whole; a damaged one is named and passed over.
+
+        Args:
+          params: the tree to fill, of ``jax.ShapeDtypeStruct`` with shardings.
+          optimizer: likewise.
+
+        Returns:
+          None where there is no checkpoint at all.
+
+        Raises:
+          UserError: when there are checkpoints and none of them can be read.
+        """
+        steps = self.steps()
+        for step in steps:
+            try:
+                return self.restore(step, params, optimizer)
+            except UserError as error:
+                logger.warning("%s", error)
+        if steps:
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read; remove the folder to begin anew"
+            )
+        return None
+
+    def restore(self, step: int, params: Any, optimizer: Any | None = None) -> Restored:
+        """One checkpoint; without ``optimizer`` only its parameters are read.
+
+        Raises:
+          UserError: if it is damaged, of another schema, or of another shape.
+        """
+        items: dict[str, Any] = {"meta": ocp.args.JsonRestore()}
+        items["params"] = ocp.args.StandardRestore(params)
+        if optimizer is not None:
+            items["optimizer"] = ocp.args.StandardRestore(optimizer)
+        where = f"checkpoint {self.folder / str(step)}"
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"{where} is damaged ({reason}); remove it") from error
+        meta = dict(found["meta"])
+        if meta.get("schema") != SCHEMA:
+            raise UserError(f"{where} has schema {meta.get('schema')}, this bertjax reads {SCHEMA}")
+        arrays = {name: found[name] for name in ("params", "optimizer") if name in items}
+        for name, value in _digest_table(arrays).items():
+            if meta["digest"].get(name) != value:
+                raise UserError(f"{where} is damaged: '{name}' is not what was saved; remove it")
+        return Restored(step, found["params"], found.get("optimizer"), meta)
+
+    def _write_error(self, error: Exception) -> UserError:
+        reason = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        remedy = "free some space" if full else "see that the folder can be written"
+        return UserError(
+            f"cannot write a checkpoint to {self.folder} ({reason}); {remedy} and run the same "
+            "command again: it goes on from the last complete checkpoint"
+        )
+
+
+@jax.jit
+def digests(tree: Any) -> dict[str, Array]:
+    """An integer digest of each array's bits, by path: the same on any mesh.
+
+    The bits as 32-bit words, each times an odd number of its index, summed modulo 2^32: integer
+    sums do not depend on their order, and any flipped bit changes the sum.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_of(path): _digest(leaf) for path, leaf in leaves}
+
+
+def _digest(leaf: Array) -> Array:
+    kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    words = jax.lax.bitcast_convert_type(leaf, kind).astype(jnp.uint32)
+    index = jnp.zeros(leaf.shape, jnp.uint32)
+    for axis, size in enumerate(leaf.shape):
+        index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+    return jnp.sum(words * (index * jnp.uint32(2) + jnp.uint32(1)), dtype=jnp.uint32)
+
+
+def _digest_table(tree: Any) -> dict[str, int]:
+    return {name: int(value) for name, value in jax.device_get(digests(tree)).items()}

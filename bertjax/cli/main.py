@@ -1,0 +1,157 @@
+"""``bertjax COMMAND ...``: finds the command, readies the process, turns errors into sentences.
+
+A command is a module of this package with ``main(argv: list[str]) -> int | None`` and one row in
+:data:`COMMANDS`. It is imported only when it is called, after the platform has been chosen, because
+JAX reads ``JAX_PLATFORMS`` when it starts.
+
+Exit codes: 0 done, 2 wrong input, 130 interrupted; a command returns any other itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from bertjax import __version__
+from bertjax.types import UserError, nearest
+
+COMMANDS = {
+    "quickstart": "Watch a very small BERT learn, on this machine, without a download.",
+    "finetune": "Fine-tune a model on a task.",
+    "evaluate": "Score a trained model on a split of a task's data.",
+    "predict": "Label the lines of a file, or of standard input.",
+    "convert": "Write a model in another format.",
+}
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
+    errno.EROFS: "choose a place that can be written",
+}
+
+_ACCELERATOR_DEVICES = (
+    "/dev/accel*",  # TPU v2 to v4
+    "/dev/vfio/[0-9]*",  # TPU v5e and later
+    "/dev/nvidia[0-9]*",
+    "/dev/nvidiactl",
+    "/dev/dxg",  # a GPU under WSL
+    "/dev/kfd",  # AMD
+)
+_GOOGLE_VENDOR = "0x1ae0"
+_GOOGLE_NETWORK_CARD = "0x0042"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; ``argv`` excludes the program's name and defaults to the process's own."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("bertjax: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        sentence = environment_sentence(error)
+        if sentence is None:
+            raise
+        return _fail(sentence)
+
+
+def help_page() -> str:
+    """The text of ``bertjax --help``."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: bertjax COMMAND [flags]",
+            "",
+            "commands:",
+            *rows,
+            "",
+            "'bertjax COMMAND --help' explains a command; 'bertjax --version' prints the version.",
+        ]
+    )
+
+
+def environment_sentence(error: Exception) -> str | None:
+    """A sentence for a full disk, missing permission or read-only place; None for anything else.
+
+    Checkpoint libraries wrap the system's error in their own, so its words are looked for as well.
+    """
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        place = f": {error.filename}" if error.filename else ""
+        return f"{os.strerror(error.errno)}{place}; {_REMEDIES[error.errno]}"
+    for number, remedy in _REMEDIES.items():
+        if os.strerror(number) in str(error):
+            return f"{' '.join(str(error).split())}; {remedy}"
+    return None
+
+
+def has_accelerator() -> bool:
+    """Whether a TPU or GPU is visible to this machine; anything unclear counts as yes."""
+    if any(name.startswith("TPU_") for name in os.environ):
+        return True
+    if any(glob.glob(pattern) for pattern in _ACCELERATOR_DEVICES):
+        return True
+    return any(map(_is_tpu_card, glob.glob("/sys/bus/pci/devices/*")))
+
+
+def _is_tpu_card(folder: str) -> bool:
+    try:
+        with open(f"{folder}/vendor") as vendor, open(f"{folder}/device") as device:
+            return (
+                vendor.read().strip() == _GOOGLE_VENDOR
+                and device.read().strip() != _GOOGLE_NETWORK_CARD
+            )
+    except OSError:
+        return False
+
+
+def _run(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else "--help"
+    if command in ("--help", "-h", "help"):
+        print(help_page())
+        return 0
+    if command == "--version":
+        print(f"bertjax {__version__}")
+        return 0
+    if command not in COMMANDS:
+        raise UserError(f"there is no command '{command}'{nearest(command, COMMANDS)}")
+    _ready_process()
+    return importlib.import_module(f"bertjax.cli.{command}").main(arguments[1:]) or 0
+
+
+def _ready_process() -> None:
+    """Chooses the CPU where there is nothing else, and silences the chatter of libraries.
+
+    Without this, an installed libtpu fills standard error with its search for a TPU.
+    """
+    if sys.platform == "linux" and not has_accelerator():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+
+
+def _fail(sentence: str) -> int:
+    print(f"bertjax: error: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

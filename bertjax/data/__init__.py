@@ -1,0 +1,1 @@
+"""From where the examples come: files, TFDS and Hugging Face data sets."""

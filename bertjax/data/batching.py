@@ -1,0 +1,181 @@
+"""Encoded examples to batches of fixed shapes, packed or padded.
+
+Several examples can share a row: ``segment_ids`` keep their attention apart and ``positions``
+restart, so a packed batch means the same as the padded one and carries far less padding. Either
+way ``cls_row`` and ``cls_position`` say where each example begins. Row counts and lengths are
+rounded up to a few sizes, because each new shape is a compilation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Encoded = Mapping[str, Any]
+"""``token_ids`` and ``type_ids`` int32 ``[length]``; ``label`` if known; for masked LM also
+``prediction_positions`` and ``prediction_labels`` int32 ``[predictions]``."""
+Batch = dict[str, np.ndarray]
+
+SHORTEST_ROW = 128
+PADDED_STEP = 32
+
+
+def round_up(value: int, step: int) -> int:
+    """The smallest multiple of ``step`` that is not below ``value``."""
+    return -(-value // step) * step
+
+
+def bucket(count: int, multiple: int) -> int:
+    """``count`` rounded up to one of four sizes an octave, and to a multiple of ``multiple``."""
+    step = max(1, 2 ** (max(count, 1).bit_length() - 1) // 4)
+    return round_up(round_up(max(count, 1), step), multiple)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batcher:
+    """Makes a batch from a list of encoded examples.
+
+    ``examples`` is the size of the arrays that hold one entry an example; a shorter list is filled
+    up with weight 0. ``multiple`` divides every leading axis (the number of devices).
+    """
+
+    examples: int
+    max_length: int
+    pad_id: int = 0
+    pack: bool = True
+    multiple: int = 1
+
+    def __call__(self, examples: Sequence[Encoded]) -> Batch:
+        """One batch of at most ``self.examples`` examples; see :mod:`bertjax.models.model`."""
+        lengths = [len(example["token_ids"]) for example in examples]
+        length = self._row_length(max(lengths, default=1))
+        if self.pack:
+            places, rows = first_fit(lengths, length)
+            rows = bucket(rows, self.multiple)
+        else:
+            places = [(row, 0, 1) for row in range(len(examples))]
+            rows = round_up(self.examples, self.multiple)
+        batch = _tokens(examples, places, rows, length, self.pad_id)
+        batch |= _entries(examples, places, round_up(self.examples, self.multiple))
+        if examples and "prediction_positions" in examples[0]:
+            batch |= _predictions(examples, places, rows * length, self.multiple)
+        return batch
+
+    def _row_length(self, longest: int) -> int:
+        if not self.pack:
+            return min(self.max_length, round_up(longest, PADDED_STEP))
+        length = SHORTEST_ROW
+        while length < longest:
+            length *= 2
+        return min(self.max_length, length)
+
+    def micro_batches(self, examples: Sequence[Encoded], count: int) -> Batch:
+        """``count`` batches of one shape, stacked: ``[count, …]``, for gradient accumulation."""
+        share = -(-len(examples) // count)
+        batches = [self(examples[i * share : (i + 1) * share]) for i in range(count)]
+        return stack(batches, self.pad_id)
+
+
+def first_fit(lengths: Sequence[int], row_length: int) -> tuple[list[tuple[int, int, int]], int]:
+    """Places examples into rows, longest first, each into the first row that has room.
+
+    Returns:
+      One (row, start, segment) an example, segments counted from 1 in each row, and the number of
+      rows.
+    """
+    used: list[int] = []
+    segments: list[int] = []
+    places = [(0, 0, 0)] * len(lengths)
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[index]
+        row = next((r for r, u in enumerate(used) if u + length <= row_length), len(used))
+        if row == len(used):
+            used.append(0)
+            segments.append(0)
+        segments[row] += 1
+        places[index] = (row, used[row], segments[row])
+        used[row] += length
+    return places, len(used)
+
+
+def _tokens(
+    examples: Sequence[Encoded],
+    places: Sequence[tuple[int, int, int]],
+    rows: int,
+    length: int,
+    pad_id: int,
+) -> Batch:
+    batch = {name: np.zeros((rows, length), np.int32) for name in ("type_ids", "segment_ids")}
+    batch["positions"] = np.zeros((rows, length), np.int32)
+    batch["token_ids"] = np.full((rows, length), pad_id, np.int32)
+    for example, (row, start, segment) in zip(examples, places, strict=True):
+        span = slice(start, start + len(example["token_ids"]))
+        batch["token_ids"][row, span] = example["token_ids"]
+        batch["type_ids"][row, span] = example["type_ids"]
+        batch["segment_ids"][row, span] = segment
+        batch["positions"][row, span] = np.arange(span.stop - span.start)
+    return batch
+
+
+def _entries(
+    examples: Sequence[Encoded], places: Sequence[tuple[int, int, int]], size: int
+) -> Batch:
+    labels = [example.get("label") for example in examples]
+    real = any(isinstance(label, float) for label in labels)
+    batch = {
+        "cls_row": np.zeros(size, np.int32),
+        "cls_position": np.zeros(size, np.int32),
+        "example_weight": np.zeros(size, np.float32),
+        "labels": np.zeros(size, np.float32 if real else np.int32),
+    }
+    for index, (label, (row, start, _)) in enumerate(zip(labels, places, strict=True)):
+        batch["cls_row"][index], batch["cls_position"][index] = row, start
+        batch["example_weight"][index] = 1.0
+        batch["labels"][index] = 0 if label is None else label
+    return batch
+
+
+def _predictions(
+    examples: Sequence[Encoded],
+    places: Sequence[tuple[int, int, int]],
+    tokens: int,
+    multiple: int,
+) -> Batch:
+    """The masked tokens of a batch; a fifth of its tokens are held room for, or more if needed."""
+    rows, positions, labels = [], [], []
+    for example, (row, start, _) in zip(examples, places, strict=True):
+        rows += [row] * len(example["prediction_labels"])
+        positions += [start + position for position in example["prediction_positions"]]
+        labels += list(example["prediction_labels"])
+    sizes = (round_up(max(1, tokens // share), multiple) for share in (5, 4, 3, 2, 1))
+    size = next(size for size in sizes if size >= len(labels))
+    fill = (0, size - len(labels))
+    return {
+        "prediction_row": np.pad(np.array(rows, np.int32), fill),
+        "prediction_position": np.pad(np.array(positions, np.int32), fill),
+        "prediction_labels": np.pad(np.array(labels, np.int32), fill),
+        "prediction_weight": np.pad(np.ones(len(labels), np.float32), fill),
+    }
+
+
+def stack(batches: Sequence[Batch], pad_id: int) -> Batch:
+    """Stacks batches after padding each field to the largest of its shapes."""
+    stacked = {}
+    for name in batches[0]:
+        values = [batch[name] for batch in batches]
+        shape = np.max([value.shape for value in values], axis=0)
+        fill = pad_id if name == "token_ids" else 0
+        stacked[name] = np.stack(
+            [
+                np.pad(
+                    value,
+                    [(0, want - have) for want, have in zip(shape, value.shape, strict=True)],
+                    constant_values=fill,
+                )
+                for value in values
+            ]
+        )
+    return stacked

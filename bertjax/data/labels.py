@@ -1,0 +1,88 @@
+"""Turns what a data set writes as a label into what a model learns: a class id or a number."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bertjax.types import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelReader:
+    """Reads labels that are written as words or numbers."""
+
+    written: tuple[str, ...] | None
+    """What the source writes for each class, in the order of the ids; None for numbers."""
+    hidden: int | None = None
+    """The number that stands for a label that is kept back (-1 in GLUE), if there is one."""
+
+    def __call__(self, value: Any, place: str) -> int | float | None:
+        """The class id or the number that ``value`` stands for; None where it is kept back.
+
+        Args:
+          value: a word or a number, as text or as it comes from JSON.
+          place: where it stands (``file:line``), for messages.
+
+        Raises:
+          UserError: for an unknown class, or something that is not a finite number.
+        """
+        if self.hidden is not None and value == self.hidden:
+            return None
+        if self.written is None:
+            return _finite(value, place)
+        word = label_word(value, place)
+        if word not in self._ids:
+            raise UserError(f"{place}: unknown label '{word}'{nearest(word, self.written)}")
+        return self._ids[word]
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.written or ())}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassIds:
+    """Reads labels that are already class ids, from the source's ids to the task's."""
+
+    ids: Mapping[int, int]
+
+    def __call__(self, value: Any, place: str) -> int | None:
+        """The task's class id; None where the label is kept back (-1 or None)."""
+        del place
+        return self.ids.get(value)
+
+
+def label_word(value: Any, place: str) -> str:
+    """The text of a class label; JSON numbers and booleans are written as in JSON.
+
+    Raises:
+      UserError: for null, a list or an object; ``place`` says where.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise UserError(f"{place}: label {json.dumps(value)} is neither a word nor a number")
+
+
+def sorted_labels(words: Iterable[str]) -> tuple[str, ...]:
+    """The distinct words in the order of their ids: by number where all are whole numbers."""
+    distinct = set(words)
+    if all(word.removeprefix("-").isdecimal() for word in distinct):
+        return tuple(sorted(distinct, key=lambda word: (int(word), word)))
+    return tuple(sorted(distinct))
+
+
+def _finite(value: Any, place: str) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{place}: label {json.dumps(value)} is not a finite number")
+    return number

@@ -1,0 +1,46 @@
+"""How a data set lies in each kind of source, where that differs from its schema."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The differences between a task's schema and what its sources hold.
+
+    The default is the layout of a user's own files: ``train``, ``dev`` or ``validation``, and
+    ``test``, with one of the endings ``.csv``, ``.tsv``, ``.jsonl``.
+    """
+
+    folder: str = ""
+    """The data set's own folder under the root that ``files:`` names."""
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """File by split; empty: found by name."""
+    file_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What files call a column of the schema, where it is something else."""
+    headers: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """By split: all columns of a file that has no header line."""
+    file_labels: tuple[str, ...] | None = None
+    """What files write for each class, in the order of the ids; None: the class names."""
+    hub_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What TFDS and Hugging Face call a split, where it is something else."""
+    hidden_label: int | None = None
+    """The number by which TFDS and Hugging Face say that a label is kept back."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the data set has."""
+        return tuple(self.files) or SPLITS
+
+    def column(self, name: str) -> str:
+        """What files call the schema's column ``name``."""
+        return self.file_columns.get(name, name)
+
+
+def may_lack_labels(split: str) -> bool:
+    """Whether the split may come without a label column: only test splits may."""
+    return split.startswith("test")

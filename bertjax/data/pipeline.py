@@ -1,0 +1,76 @@
+"""The input stream, a function of (seed, global example index) and of nothing else.
+
+Grain shuffles and repeats the source; examples are encoded one by one and batched in that order.
+A process takes its slice of every global batch, so the same batches come on any number of
+processes, and the state of the stream is one number: the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from bertjax.data.batching import Batch, Encoded
+
+Encode = Callable[[Any], Encoded]
+RandomEncode = Callable[[Any, np.random.Generator], Encoded]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """An endless, shuffled stream of training batches.
+
+    ``records`` is anything with ``len`` and an index. ``encode`` makes an example from a record;
+    with ``random`` it also gets a generator that depends on (seed, global index) alone, for masking
+    that differs between epochs. ``batch`` makes a batch from this process's share of the examples.
+    """
+
+    records: Sequence[Any]
+    encode: Encode | RandomEncode
+    batch: Callable[[Sequence[Encoded]], Batch]
+    batch_size: int
+    seed: int
+    random: bool = False
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """Batches from step ``step`` on, made ahead in threads."""
+        processes = jax.process_count()
+        records = grain.MapDataset.source(_Source(self.records))
+        examples = records.shuffle(seed=self.seed).repeat()
+        if self.random:
+            examples = examples.seed(self.seed).random_map(self.encode)  # type: ignore[arg-type]
+        else:
+            examples = examples.map(self.encode)  # type: ignore[arg-type]
+        batches = examples.batch(self.batch_size // processes, batch_fn=self.batch)
+        mine = batches[step * processes + jax.process_index() :: processes]
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        return iter(mine.to_iter_dataset(options))
+
+
+class _Source:
+    """A sequence as Grain sees it."""
+
+    def __init__(self, records: Sequence[Any]):
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._records[int(index)]
+
+    def __repr__(self) -> str:
+        return f"{type(self._records).__name__}({len(self._records)})"
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of ``size`` items in order; the last may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

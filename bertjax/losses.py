@@ -1,0 +1,36 @@
+"""Losses as (sum, weight) pairs, divided once and globally.
+
+So a step on many devices equals the step on one, also where their weights differ.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+Sums = dict[str, tuple[Array, Array]]
+"""Named (sum, weight) pairs, all scalars."""
+
+
+def cross_entropy(logits: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
+    """Softmax cross entropy of ``logits [E, C]`` at ``labels [E]``, in nats."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(losses * weights), jnp.sum(weights)
+
+
+def squared_error(scores: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
+    """Squared error of ``scores [E]`` against ``labels [E]``."""
+    return jnp.sum(jnp.square(scores - labels) * weights), jnp.sum(weights)
+
+
+def correct(logits: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
+    """How many of ``logits [E, C]`` are largest at ``labels [E]``."""
+    hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return jnp.sum(hits * weights), jnp.sum(weights)
+
+
+def mean(pair: tuple[Array, Array]) -> Array:
+    """The quotient of a pair; 0 where nothing carries weight."""
+    total, weight = pair
+    return total / jnp.maximum(weight, 1e-9)

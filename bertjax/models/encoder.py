@@ -1,0 +1,172 @@
+"""The encoder: embeddings, post-norm layers stored stacked, and the pooler.
+
+Source: Devlin et al. 2019, section 3, and google-research/bert ``modeling.py``. The layers are one
+scanned module, so their parameters carry a leading ``layers`` axis whatever the execution.
+
+Einsum letters: B batch (rows), L length, D model width, N heads, H head width, F feed-forward width.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from bertjax.models.attention import attention, segment_bias
+from bertjax.models.layers import (
+    HIDDEN_AXES,
+    Dense,
+    Dropout,
+    LayerNorm,
+    activation_function,
+    drop,
+)
+from bertjax.types import ModelConfig
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and type embeddings, normalised: ``[B, L]`` ids to ``[B, L, D]``."""
+
+    config: ModelConfig
+    dtype: DTypeLike
+
+    def setup(self) -> None:
+        config = self.config
+        self.word = self._table("word", config.vocab_size, "vocab")
+        self.position = self._table("position", config.max_positions, "position")
+        self.type = self._table("type", config.type_vocab_size, "type")
+        self.norm = LayerNorm(config.norm_eps, self.dtype)
+
+    def _table(self, name: str, rows: int, axis: str) -> Array:
+        init = nn.initializers.normal(self.config.initializer_range)
+        shape = (rows, self.config.hidden_size)
+        return self.param(name, nn.with_logical_partitioning(init, (axis, "embed")), shape)
+
+    def __call__(
+        self, token_ids: Array, type_ids: Array, positions: Array, dropout: Dropout | None
+    ) -> Array:
+        x = self.word[token_ids] + self.position[positions] + self.type[type_ids]
+        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        return drop(self, self.norm(x), dropout and dropout.hidden)
+
+    def attend(self, x: Array) -> Array:
+        """Scores ``[P, D]`` against the word embeddings: ``[P, V]`` (the tied decoder)."""
+        return jnp.einsum("PD,VD->PV", x, self.word.astype(x.dtype))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with its output projection, residual and norm."""
+
+    config: ModelConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, bias: Array, dropout: Dropout | None) -> Array:
+        config = self.config
+
+        def project(name: str) -> Array:
+            shape, axes = (config.num_heads, config.head_dim), ("embed", "heads", "kv")
+            y = Dense(shape, axes, config.initializer_range, self.dtype, name=name)(x)
+            names = ("activation_batch", "activation_length", "activation_heads", "activation_kv")
+            return nn.with_logical_constraint(y, names)
+
+        mixed = attention(
+            project("query"),
+            project("key"),
+            project("value"),
+            bias,
+            lambda weights: drop(self, weights, dropout and dropout.attention),
+        )
+        shape, axes = (config.hidden_size,), ("heads", "kv", "embed")
+        output = Dense(shape, axes, config.initializer_range, self.dtype, contract=2, name="output")
+        y = drop(self, output(mixed), dropout and dropout.hidden)
+        return LayerNorm(config.norm_eps, self.dtype, name="norm")(x + y)
+
+
+class FeedForward(nn.Module):
+    """Two projections around the activation, with residual and norm."""
+
+    config: ModelConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, dropout: Dropout | None) -> Array:
+        config = self.config
+        spread = config.initializer_range
+        wide, narrow = (config.intermediate_size,), (config.hidden_size,)
+        up = Dense(wide, ("embed", "mlp"), spread, self.dtype, name="up")
+        down = Dense(narrow, ("mlp", "embed"), spread, self.dtype, name="down")
+        y = activation_function(config.activation, up(x))
+        y = nn.with_logical_constraint(
+            y, ("activation_batch", "activation_length", "activation_mlp")
+        )
+        y = drop(self, down(y), dropout and dropout.hidden)
+        return LayerNorm(config.norm_eps, self.dtype, name="norm")(x + y)
+
+
+class Layer(nn.Module):
+    """One post-norm layer, in the carry-and-output form that ``nn.scan`` wants."""
+
+    config: ModelConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, bias: Array, dropout: Dropout | None) -> tuple[Array, None]:
+        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = SelfAttention(self.config, self.dtype, name="attention")(x, bias, dropout)
+        x = FeedForward(self.config, self.dtype, name="mlp")(x, dropout)
+        return x, None
+
+
+class Encoder(nn.Module):
+    """Token ids to hidden states; :meth:`pool` makes the sentence vector of BERT's heads."""
+
+    config: ModelConfig
+    dtype: DTypeLike = jnp.float32
+    unroll: int = 1
+    """Layers run in one iteration of the scan; changes speed and compile time, not the result."""
+
+    def setup(self) -> None:
+        config = self.config
+        self.embeddings = Embeddings(config, self.dtype)
+        self.layers = nn.scan(
+            Layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=config.num_layers,
+            unroll=self.unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(config, self.dtype)
+        if config.pooler:
+            shape, axes = (config.hidden_size,), ("embed", "embed_out")
+            self.pooler = Dense(shape, axes, config.initializer_range, self.dtype)
+
+    def __call__(
+        self,
+        token_ids: Array,
+        type_ids: Array,
+        segment_ids: Array,
+        positions: Array,
+        dropout: Dropout | None = None,
+    ) -> Array:
+        """Hidden states of the last layer.
+
+        Args:
+          token_ids: ``[B, L]``.
+          type_ids: ``[B, L]``, 0 for sentence A and 1 for sentence B.
+          segment_ids: ``[B, L]``, which example of the row a token belongs to; 0 is padding.
+          positions: ``[B, L]``, counted from 0 in every example.
+          dropout: the rates; None for inference.
+
+        Returns:
+          ``[B, L, D]`` in the compute type.
+        """
+        x = self.embeddings(token_ids, type_ids, positions, dropout)
+        x, _ = self.layers(x, segment_bias(segment_ids), dropout)
+        return x
+
+    def pool(self, first: Array) -> Array:
+        """The [CLS] states ``[E, D]`` through the tanh pooler, or unchanged without one."""
+        return jnp.tanh(self.pooler(first)) if self.config.pooler else first

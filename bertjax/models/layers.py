@@ -1,0 +1,127 @@
+"""The pieces of a layer: projections, LayerNorm, dropout, and the axis names they carry.
+
+Parameters name their axes where they are made (``vocab``, ``embed``, ``mlp``, ``heads``, ``kv``,
+``layers``); activations have names of their own (``activation_batch`` …). A rule table maps both
+to the mesh (:mod:`bertjax.sharding`); nothing here knows a mesh.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import DTypeLike
+
+from bertjax.types import Activation, ModelConfig
+
+HIDDEN_AXES = ("activation_batch", "activation_length", "activation_embed")
+
+
+@struct.dataclass
+class Dropout:
+    """Dropout rates of one training step; arrays, so that a step need not be compiled anew."""
+
+    hidden: Array | float
+    attention: Array | float
+    classifier: Array | float
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Dropout:
+        """The rates that a model's own config states."""
+        classifier = config.classifier_dropout
+        return cls(
+            hidden=config.hidden_dropout,
+            attention=config.attention_dropout,
+            classifier=config.hidden_dropout if classifier is None else classifier,
+        )
+
+
+def drop(module: nn.Module, x: Array, rate: Array | float | None) -> Array:
+    """Inverted dropout of ``x`` with the module's ``dropout`` random stream; None: no dropout.
+
+    One 32-bit random number serves two elements: 16 bits resolve a rate to 1/65,536, and the bits
+    are the costly part of dropout on a CPU. The survivors are scaled by the rate that is realised.
+    """
+    if rate is None:
+        return x
+    threshold = jnp.round(jnp.float32(rate) * 65536)
+    bits = _random_bits16(module.make_rng("dropout"), x.shape)
+    scale = (65536 / (65536 - threshold)).astype(x.dtype)
+    return jnp.where(bits >= threshold.astype(jnp.uint32), x * scale, jnp.zeros((), x.dtype))
+
+
+def _random_bits16(key: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform integers below 65,536, shaped ``shape``, as uint32."""
+    *lead, last = shape
+    half = -(-last // 2)
+    words = jax.random.bits(key, (*lead, half), jnp.uint32)
+    return jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :last]
+
+
+def activation_function(name: Activation, x: Array) -> Array:
+    """``gelu`` is the exact one (erf), ``gelu_tanh`` its approximation; they are not the same."""
+    match name:
+        case "gelu":
+            return jax.nn.gelu(x, approximate=False)
+        case "gelu_tanh":
+            return jax.nn.gelu(x, approximate=True)
+        case "relu":
+            return jax.nn.relu(x)
+        case "silu":
+            return jax.nn.silu(x)
+        case "tanh":
+            return jnp.tanh(x)
+
+
+class Dense(nn.Module):
+    """A projection of the last ``contract`` axes of ``x`` to ``features`` axes, with bias.
+
+    ``axes`` names the kernel's axes ``[*inputs, *features]``; the bias takes the names of the
+    output axes.
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str, ...]
+    init_range: float
+    dtype: DTypeLike
+    contract: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        normal = nn.with_logical_partitioning(
+            nn.initializers.normal(self.init_range), self.axes
+        )
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.contract :])
+        inputs = tuple(range(x.ndim - self.contract, x.ndim))
+        kernel = self.param("kernel", normal, (*x.shape[inputs[0] :], *self.features))
+        bias = self.param("bias", zeros, self.features)
+        contracted = (inputs, tuple(range(self.contract)))
+        y = jax.lax.dot_general(
+            x.astype(self.dtype), kernel.astype(self.dtype), (contracted, ((), ()))
+        )
+        return y + jnp.expand_dims(bias.astype(self.dtype), tuple(range(inputs[0])))
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, computed in float32 whatever the compute type.
+
+    Parameters ``scale`` and ``bias`` are ``[D]``. Source: Ba et al. 2016.
+    """
+
+    eps: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        width = (x.shape[-1],)
+        ones = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("norm",))
+        shape = (1,) * (x.ndim - 1) + width
+        scale = self.param("scale", ones, width).reshape(shape)
+        bias = self.param("bias", zeros, width).reshape(shape)
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(self.dtype)

@@ -1,0 +1,84 @@
+"""Finds a task by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bertjax.tasks.base import Task
+from bertjax.tasks.glue import GLUE
+from bertjax.types import TextSchema, UserError, nearest
+
+OWN_DATA = {
+    "classification": Task(
+        name="classification",
+        schema=TextSchema(text_columns=("text",)),
+        metrics=("accuracy", "f1"),
+        description="One text or a pair from your own data, sorted into classes.",
+    ),
+    "regression": Task(
+        name="regression",
+        schema=TextSchema(text_columns=("text",)),
+        metrics=("pearson", "spearman"),
+        kind="regression",
+        description="One text or a pair from your own data, given a number.",
+    ),
+}
+
+TASK_NAMES = (*GLUE, *OWN_DATA)
+
+
+def get_task(
+    name: str,
+    *,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    labels: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    data: str | None = None,
+) -> Task:
+    """The task of that name.
+
+    Args:
+      name: one of :data:`TASK_NAMES`.
+      text_columns: for one's own data, the one or two columns that hold the texts.
+      label_column: for one's own data, the column that holds the label.
+      labels: for one's own classification, the class names in the order of their ids.
+      metrics: other metrics than the task's own; the first decides which checkpoint is the best.
+      data: where to infer the class names of a classification, if ``labels`` does not give them.
+
+    Raises:
+      UserError: for an unknown name, columns or labels for a task that has its own, or data that
+        cannot be read.
+    """
+    if name not in TASK_NAMES:
+        raise UserError(f"there is no task '{name}'{nearest(name.lower(), TASK_NAMES)}")
+    schema = {
+        "text_columns": text_columns and tuple(text_columns),
+        "label_column": label_column,
+        "labels": labels and tuple(labels),
+    }
+    overrides: dict[str, Any] = {field: value for field, value in schema.items() if value}
+    task = GLUE[name] if name in GLUE else OWN_DATA[name]
+    _check_overrides(task, overrides)
+    task = dataclasses.replace(
+        task,
+        schema=dataclasses.replace(task.schema, **overrides),
+        metrics=tuple(metrics or task.metrics),
+    )
+    return task if data is None else task.with_labels_of(data)
+
+
+def _check_overrides(task: Task, overrides: Mapping[str, Any]) -> None:
+    if task.name in GLUE and overrides:
+        field = next(iter(overrides))
+        raise UserError(
+            f"task '{task.name}' has its own {field}; use task 'classification' or 'regression' "
+            "for other data"
+        )
+    labels = overrides.get("labels", ())
+    if labels and task.kind == "regression":
+        raise UserError("task 'regression' has no labels: it predicts a number")
+    if len(set(labels)) != len(labels) or len(labels) == 1:
+        raise UserError(f"labels must be two or more different words, not {', '.join(labels)}")

@@ -1,0 +1,273 @@
+"""Fine-tuning: puts model, data, objective and evaluators together and hands them to the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from bertjax.checkpoint import Checkpoints
+from bertjax.convert import save_huggingface
+from bertjax.data.batching import Batcher
+from bertjax.data.pipeline import Stream
+from bertjax.models import Dropout, Model
+from bertjax.optim import check_patterns
+from bertjax.sharding import batch_divisor, make_mesh
+from bertjax.tasks import Task, get_task
+from bertjax.train import workdir as workdirs
+from bertjax.train.config import DTYPES, FinetuneConfig
+from bertjax.train.evaluate import Evaluator, Forward
+from bertjax.train.loop import Loop, LoopConfig, Outcome
+from bertjax.train.objectives import OBJECTIVES
+from bertjax.train.pretrained import Pretrained, load_pretrained
+from bertjax.train.state import abstract_state, create_state
+from bertjax.train.step import Hyper, make_train_step
+from bertjax.types import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    config: FinetuneConfig
+    task: Task
+    pretrained: Pretrained
+    model: Model
+    mesh: Mesh
+    records: Sequence[Any]
+    evaluators: tuple[Evaluator, ...]
+    steps: int
+
+    @property
+    def main_metric(self) -> str | None:
+        """The metric that keeps the best checkpoint, of the first evaluated split."""
+        if not self.evaluators:
+            return None
+        return f"{self.evaluators[0].split}/{self.task.metrics[0]}"
+
+
+def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
+    """Trains, or goes on training, in ``workdir``; the result is what ``result.json`` holds.
+
+    A finished run is not run again: its result is read.
+
+    Raises:
+      UserError: for wrong input, one sentence each.
+      Interrupted: after SIGINT or SIGTERM, with the state saved.
+    """
+    folder = epath.Path(workdir)
+    if not (folder / "config.json").exists() and folder.exists() and any(folder.iterdir()):
+        raise UserError(f"the workdir {folder} is not empty and holds no run; choose another one")
+    task = get_task(
+        config.task,
+        text_columns=config.text_columns,
+        label_column=config.label_column,
+        labels=config.labels,
+        data=config.data,
+    )
+    parts = assemble(config, task)
+    workdirs.prepare(folder, document(parts))
+    result_path = folder / "result.json"
+    if result_path.exists():
+        logger.info("the run in %s is finished; its result is read", folder)
+        return workdirs.read_json(result_path)
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    parts.pretrained.tokenizer.save(folder / "tokenizer")
+    for note in parts.pretrained.notes:
+        logger.info("%s", note)
+    checkpoints = Checkpoints(folder)
+    try:
+        outcome = run(parts, folder, checkpoints)
+        result = conclude(parts, folder, checkpoints, outcome)
+    finally:
+        checkpoints.close()
+    workdirs.write_json(result_path, result)
+    return result
+
+
+def assemble(config: FinetuneConfig, task: Task) -> Parts:
+    """Reads model and data, and checks that they and the config fit together."""
+    mesh = make_mesh(config.mesh)
+    _check_batch(config, batch_divisor(mesh))
+    if "train" not in task.splits:
+        raise UserError(f"task '{task.name}' has no train split; it can only be predicted")
+    records = task.open(config.data, "train")
+    if config.max_train_examples:
+        records = [records[i] for i in range(min(config.max_train_examples, len(records)))]
+    head = {task.name: task.head}
+    pretrained = load_pretrained(config.model, {} if config.new_head else head)
+    _check_length(config, pretrained)
+    unroll = config.unroll or (
+        pretrained.config.num_layers if jax.default_backend() == "cpu" else 1
+    )
+    model = Model(pretrained.config, tuple(head.items()), DTYPES[config.dtype], unroll)
+    steps = config.steps or math.ceil(len(records) * config.epochs / config.batch_size)
+    evaluators = make_evaluators(config, task, pretrained, model, mesh)
+    return Parts(config, task, pretrained, model, mesh, records, evaluators, steps)
+
+
+def make_evaluators(
+    config: FinetuneConfig, task: Task, pretrained: Pretrained, model: Model, mesh: Mesh
+) -> tuple[Evaluator, ...]:
+    """One for each validation split of the task."""
+    batcher = Batcher(
+        config.eval_batch_size,
+        config.max_length,
+        pretrained.tokenizer.pad_id,
+        config.pack,
+        batch_divisor(mesh),
+    )
+    forward = Forward(model, task.name, batcher, mesh)
+    splits = [split for split in task.splits if split.startswith("validation")]
+    return tuple(
+        Evaluator(
+            task,
+            split,
+            [
+                task.encode(record, pretrained.tokenizer, config.max_length)
+                for record in task.open(config.data, split)
+            ],
+            forward,
+        )
+        for split in splits
+    )
+
+
+def document(parts: Parts) -> dict[str, Any]:
+    """What ``config.json`` of the workdir says: all it needs to run again, and to be read."""
+    return {
+        "experiment": dataclasses.asdict(parts.config),
+        "model": dataclasses.asdict(parts.model.config),
+        "heads": {name: dataclasses.asdict(head) for name, head in parts.model.head_configs},
+        "schema": dataclasses.asdict(parts.task.schema),
+    }
+
+
+def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
+    """Makes the state and the stream, and runs the loop."""
+    config, task = parts.config, parts.task
+    state = create_state(
+        parts.model, config.optim, parts.mesh, config.seed, parts.pretrained.params
+    )
+    check_patterns(state.params, config.freeze, "config field 'freeze'")
+    objective = OBJECTIVES[task.head.kind](parts.model, task.name)
+    per_epoch = math.ceil(len(parts.records) / config.batch_size)
+    loop = Loop(
+        config=LoopConfig(
+            steps=parts.steps,
+            log_every=config.log_every,
+            eval_every=config.eval_every or per_epoch,
+            save_every=config.save_every,
+            patience=config.patience,
+            main_metric=parts.main_metric,
+        ),
+        train_step=make_train_step(objective, config.optim, parts.steps),
+        hyper=Hyper.of(config.optim, _dropout(parts)),
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+        mesh=parts.mesh,
+        batches=make_stream(parts).starting_at,
+        evaluate=(lambda params: _evaluate(parts.evaluators, params)) if parts.evaluators else None,
+        checkpoints=checkpoints,
+        writer=lambda step: workdirs.MetricWriter(folder, step),
+    )
+    logger.info(
+        "%d training examples, %d steps of %d", len(parts.records), parts.steps, config.batch_size
+    )
+    return loop.run(state)
+
+
+def make_stream(parts: Parts) -> Stream:
+    """The training batches."""
+    config, task, tokenizer = parts.config, parts.task, parts.pretrained.tokenizer
+    batcher = Batcher(
+        config.batch_size // config.accumulation // jax.process_count(),
+        config.max_length,
+        tokenizer.pad_id,
+        config.pack,
+        batch_divisor(parts.mesh) // jax.process_count(),
+    )
+    return Stream(
+        records=parts.records,
+        encode=lambda record: task.encode(record, tokenizer, config.max_length),
+        batch=lambda examples: batcher.micro_batches(examples, config.accumulation),
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def conclude(
+    parts: Parts, folder: epath.Path, checkpoints: Checkpoints, outcome: Outcome
+) -> dict[str, Any]:
+    """Exports the best model and sums the run up."""
+    position = outcome.position
+    state, best_step = outcome.state, position.best_step
+    step = int(state.step)
+    params = state.params
+    if best_step is not None and best_step != step:
+        params = checkpoints.restore(best_step, abstract_state(state).params).params
+    result: dict[str, Any] = {
+        "task": parts.task.name,
+        "metrics": position.best_metrics or position.metrics,
+        "best_step": best_step or step,
+        "last_metrics": position.metrics,
+        "steps": step,
+        "stopped_early": outcome.stopped_early,
+        "train_examples": len(parts.records),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "seconds": round(outcome.seconds, 1),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+    if parts.config.export:
+        result["huggingface"] = "huggingface"
+        export(parts, params, folder / "huggingface")
+    return result
+
+
+def export(parts: Parts, params: Any, folder: epath.Path) -> None:
+    """Writes the model as a Hugging Face folder."""
+    task = parts.task
+    save_huggingface(
+        str(folder),
+        parts.model.config,
+        jax.device_get(params),
+        dict(parts.model.head_configs),
+        labels=None if task.kind == "regression" else task.labels,
+        tokenizer=parts.pretrained.tokenizer,
+    )
+
+
+def _evaluate(evaluators: Sequence[Evaluator], params: Any) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators:
+        metrics |= evaluator(params)
+    return metrics
+
+
+def _dropout(parts: Parts) -> Dropout:
+    rate = parts.config.dropout
+    return Dropout.of(parts.model.config) if rate is None else Dropout(rate, rate, rate)
+
+
+def _check_batch(config: FinetuneConfig, devices: int) -> None:
+    if config.batch_size % (config.accumulation * devices):
+        raise UserError(
+            f"batch_size {config.batch_size} is not divisible by accumulation "
+            f"{config.accumulation} times the {devices} devices that share it; "
+            f"the next that is: {-(-config.batch_size // (config.accumulation * devices)) * config.accumulation * devices}"
+        )
+
+
+def _check_length(config: FinetuneConfig, pretrained: Pretrained) -> None:
+    if config.max_length > pretrained.config.max_positions:
+        raise UserError(
+            f"max_length {config.max_length} is more than the {pretrained.config.max_positions} "
+            f"positions of {config.model}; lower it"
+        )

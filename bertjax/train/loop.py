@@ -1,0 +1,222 @@
+"""The one training loop, and the only place with side effects.
+
+The order within a step is fixed:
+
+1. take the next batch; 2. run the step; 3. log; 4. save, if due or asked to stop; 5. stop, if asked
+to; 6. evaluate, if due; 7. stop, if the patience is spent or after the last step.
+
+A step that is to be evaluated is saved first, so a run that is killed in its evaluation loses
+nothing: the resumed run begins with that evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+
+from bertjax.checkpoint import Checkpoints
+from bertjax.data.batching import Batch
+from bertjax.sharding import on_mesh, shard_batch
+from bertjax.train.progress import Progress
+from bertjax.train.state import TrainState, abstract_state
+from bertjax.train.step import Hyper, Step
+from bertjax.train.workdir import MetricWriter
+
+Evaluate = Callable[[Any], dict[str, float]]
+
+
+class Interrupted(Exception):
+    """A signal ended the run; its state is saved. ``signal`` is the number."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"stopped at step {step}; run the same command again to go on")
+        self.signal = number
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """When the loop does what; all counts are steps."""
+
+    steps: int
+    log_every: int = 20
+    eval_every: int = 0
+    """0: only after the last step."""
+    save_every: int = 1000
+    patience: int = 0
+    """Evaluations without a better main metric before the run ends; 0: never."""
+    main_metric: str | None = None
+    """Keeps the best checkpoint; larger is better."""
+
+
+@dataclasses.dataclass
+class Position:
+    """What the loop knows besides the state; saved with it."""
+
+    best: float | None = None
+    best_step: int | None = None
+    best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    stale: int = 0
+    """Evaluations since the best one."""
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Of the last evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    state: TrainState
+    position: Position
+    stopped_early: bool
+    seconds: float
+
+
+class Signals:
+    """Notes SIGINT and SIGTERM instead of dying of them; a second SIGINT is immediate."""
+
+    def __enter__(self) -> Signals:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@dataclasses.dataclass
+class Loop:
+    """One run: what it computes with, and where it writes."""
+
+    config: LoopConfig
+    train_step: Step
+    hyper: Hyper
+    key: Array
+    mesh: Mesh
+    batches: Callable[[int], Iterator[Batch]]
+    """Training batches from a given step on, each with a leading axis of micro-batches."""
+    evaluate: Evaluate | None
+    checkpoints: Checkpoints
+    writer: Callable[[int], MetricWriter]
+    """Opens the metrics at the step where the run begins."""
+
+    def run(self, state: TrainState) -> Outcome:
+        """Trains from ``state``, or from the newest checkpoint if there is one.
+
+        Raises:
+          Interrupted: after a signal, with everything saved.
+        """
+        state, position = self._restore(state)
+        start = int(state.step)
+        writer = self.writer(start)
+        began = time.perf_counter()
+        try:
+            with Signals() as signals, Progress(start, self.config.steps) as progress:
+                state = self._train(state, position, signals, progress, writer)
+        finally:
+            writer.close()
+            self.checkpoints.wait()
+        seconds = time.perf_counter() - began
+        stopped = int(state.step) < self.config.steps
+        return Outcome(state, position, stopped, seconds)
+
+    def _restore(self, state: TrainState) -> tuple[TrainState, Position]:
+        shapes = abstract_state(state)
+        found = self.checkpoints.restore_latest(shapes.params, shapes.optimizer)
+        if found is None:
+            return state, Position()
+        position = Position(**found.meta["position"])
+        self.checkpoints.best = position.best_step
+        step = jax.device_put(jnp.int32(found.step), shapes.step.sharding)
+        return TrainState(step, found.params, found.optimizer), position
+
+    def _train(
+        self,
+        state: TrainState,
+        position: Position,
+        signals: Signals,
+        progress: Progress,
+        writer: MetricWriter,
+    ) -> TrainState:
+        step = int(state.step)
+        if self._evaluation_due(step):
+            self._evaluate(step, state, position, progress, writer)
+        jitted = jax.jit(self.train_step, donate_argnums=0)
+        batches = self.batches(step)
+        while step < self.config.steps and not self._out_of_patience(position):
+            batch = shard_batch(next(batches), self.mesh, lead=1)
+            with on_mesh(self.mesh):
+                state, metrics = jitted(state, batch, self.hyper, self.key)
+            step += 1
+            progress.advance(batch)
+            if step % self.config.log_every == 0 or step == 1:
+                self._log(step, metrics, progress, writer)
+            due = self._evaluation_due(step)
+            if due or step % self.config.save_every == 0 or signals.received:
+                self._save(step, state, position)
+            if signals.received:
+                raise Interrupted(signals.received, step)
+            if due:
+                self._evaluate(step, state, position, progress, writer)
+        return state
+
+    def _log(
+        self, step: int, metrics: Mapping[str, Array], progress: Progress, writer: MetricWriter
+    ) -> None:
+        values = {f"train/{name}": float(value) for name, value in metrics.items()}
+        values |= progress.rates()
+        writer.write(step, values)
+        progress.show(values)
+
+    def _evaluation_due(self, step: int) -> bool:
+        if self.evaluate is None or step == 0:
+            return False
+        every = self.config.eval_every
+        return step == self.config.steps or (every > 0 and step % every == 0)
+
+    def _out_of_patience(self, position: Position) -> bool:
+        return 0 < self.config.patience <= position.stale
+
+    def _evaluate(
+        self,
+        step: int,
+        state: TrainState,
+        position: Position,
+        progress: Progress,
+        writer: MetricWriter,
+    ) -> None:
+        assert self.evaluate is not None
+        with progress.paused():
+            position.metrics = self.evaluate(state.params)
+        if self.config.main_metric:
+            main = position.metrics[self.config.main_metric]
+            position.stale += 1
+            if position.best is None or main > position.best:
+                position.best, position.best_step, position.stale = main, step, 0
+                position.best_metrics = position.metrics
+                self.checkpoints.best = step
+        writer.write(step, position.metrics)
+        progress.report(step, position.metrics)
+
+    def _save(self, step: int, state: TrainState, position: Position) -> None:
+        meta = {"position": dataclasses.asdict(position)}
+        self.checkpoints.save(step, state.params, state.optimizer, meta)

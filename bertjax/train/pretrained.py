@@ -1,0 +1,93 @@
+"""``model=``: whatever it names, as a config, host parameters and a tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from bertjax.checkpoint import Checkpoints
+from bertjax.convert import load_huggingface
+from bertjax.models import Model
+from bertjax.sharding import MeshConfig, make_mesh
+from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
+from bertjax.train.state import abstract_params
+from bertjax.train.workdir import is_workdir, read_json
+from bertjax.types import HeadConfig, ModelConfig, UserError, from_mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model that was read."""
+
+    config: ModelConfig
+    params: Mapping[str, Any]
+    """Host arrays; parts that were not found are absent."""
+    tokenizer: Tokenizer
+    notes: tuple[str, ...]
+    """What there is to say about the reading, a line or more each."""
+
+    def has_head(self, name: str) -> bool:
+        """Whether the weights of that head were found."""
+        return name in self.params.get("heads", {})
+
+
+def load_pretrained(source: str, heads: Mapping[str, HeadConfig]) -> Pretrained:
+    """Reads the encoder, and those of ``heads`` that are there, from a workdir, folder or hub name.
+
+    Raises:
+      UserError: if nothing can be read there, or the tokenizer is another model's.
+    """
+    if is_workdir(source):
+        found = _from_workdir(epath.Path(source), heads)
+    else:
+        loaded = load_huggingface(source, heads)
+        notes = (loaded.report.text(),)
+        found = Pretrained(loaded.config, loaded.params, load_tokenizer(source), notes)
+    notice = check_vocabulary(found.tokenizer, found.config.vocab_size)
+    return dataclasses.replace(found, notes=(*found.notes, notice)) if notice else found
+
+
+def _from_workdir(folder: epath.Path, heads: Mapping[str, HeadConfig]) -> Pretrained:
+    document = read_json(folder / "config.json")
+    config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
+    there = {name: HeadConfig(**head) for name, head in document["heads"].items()}
+    step, params = restore_params(folder, config, there)
+    unwanted = [name for name in there if heads.get(name) != there[name]]
+    kept = {name: head for name, head in params["heads"].items() if name not in unwanted}
+    new = [name for name in heads if name not in kept]
+    notes = [f"{folder}: checkpoint of step {step} read"]
+    if new:
+        notes.append(f"  newly initialised: {', '.join(f'heads/{name}' for name in new)}")
+    tokenizer = load_tokenizer(str(folder / "tokenizer"))
+    found = {"encoder": params["encoder"], "heads": kept}
+    return Pretrained(config, found, tokenizer, ("\n".join(notes),))
+
+
+def restore_params(
+    folder: epath.Path, config: ModelConfig, heads: Mapping[str, HeadConfig]
+) -> tuple[int, Any]:
+    """The step and host parameters of a workdir's best checkpoint, or of its newest.
+
+    Raises:
+      UserError: if there is none that can be read.
+    """
+    model = Model(config, tuple(heads.items()))
+    shapes = abstract_params(model, make_mesh(MeshConfig(), jax.local_devices()[:1]))
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        steps = checkpoints.steps()
+        if not steps:
+            raise UserError(f"{folder} has no checkpoint yet; train it, or name another model")
+        result = folder / "result.json"
+        best = read_json(result).get("best_step") if result.exists() else None
+        if best not in steps:
+            best = checkpoints.restore(steps[0], shapes).meta["position"]["best_step"]
+        restored = checkpoints.restore(best if best in steps else steps[0], shapes)
+    finally:
+        checkpoints.close()
+    return restored.step, jax.tree.map(np.asarray, restored.params)

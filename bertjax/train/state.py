@@ -1,0 +1,112 @@
+"""The state of training, made directly in its sharding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh
+
+from bertjax.models import Model
+from bertjax.models.model import example_batch
+from bertjax.optim import OptimConfig, optimizer, path_of
+from bertjax.sharding import param_shardings, replicated
+from bertjax.types import UserError
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step changes. Plain arrays, no partitioning boxes."""
+
+    step: Array
+    params: Any
+    optimizer: Any
+
+
+def abstract_params(model: Model, mesh: Mesh) -> Any:
+    """The shapes of the parameters with their shardings; nothing is computed."""
+    boxed = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), example_batch(model.config), method="initialise")
+    )["params"]
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        param_shardings(boxed, mesh),
+    )
+
+
+def create_state(
+    model: Model,
+    config: OptimConfig,
+    mesh: Mesh,
+    seed: int,
+    pretrained: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """The state before the first step.
+
+    ``pretrained`` is a (partial) tree of host arrays that replaces what the seed would give.
+
+    Raises:
+      UserError: if a pretrained array has another shape than the model's, by its path.
+    """
+    shapes = abstract_params(model, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+
+    def init(key: Array) -> Any:
+        variables = model.init(key, example_batch(model.config), method="initialise")
+        return nn.unbox(variables["params"])
+
+    params = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+    params = replace_params(params, pretrained or {})
+    state = jax.jit(
+        lambda p: optimizer(config, 0.0, 0.0).init(p),
+        out_shardings=optimizer_shardings(config, shapes, mesh),
+    )(params)
+    return TrainState(jax.device_put(jnp.int32(0), replicated(mesh)), params, state)
+
+
+def abstract_state(state: TrainState) -> TrainState:
+    """Shapes and shardings of a state, to restore into."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+
+
+def optimizer_shardings(config: OptimConfig, shapes: Any, mesh: Mesh) -> Any:
+    """Moments lie like the parameters they belong to; counters are replicated."""
+    by_path = {
+        path_of(path): leaf.sharding for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    }
+    abstract = jax.eval_shape(optimizer(config, 0.0, 0.0).init, shapes)
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> Any:
+        del leaf
+        keys = [key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        return by_path.get(path_of(tuple(keys)), replicated(mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, abstract)
+
+
+def replace_params(params: Any, found: Mapping[str, Any], path: str = "") -> Any:
+    """``params`` with the leaves of ``found`` in place, each in the sharding it replaces."""
+    result = dict(params)
+    for name, value in found.items():
+        here = f"{path}/{name}" if path else name
+        if isinstance(value, Mapping):
+            result[name] = replace_params(params[name], value, here)
+            continue
+        if params[name].shape != np.shape(value):
+            raise UserError(
+                f"'{here}' has shape {np.shape(value)} in the weights but {params[name].shape} in "
+                "the model; the config and the weights do not belong together"
+            )
+        result[name] = jax.device_put(
+            np.asarray(value, params[name].dtype), params[name].sharding
+        )
+    return result

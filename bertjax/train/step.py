@@ -1,0 +1,100 @@
+"""The train step: one pure function of (state, batch, hyper-parameters, key)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+
+from bertjax.losses import Sums, mean
+from bertjax.models import Dropout
+from bertjax.optim import OptimConfig, optimizer, schedule
+from bertjax.train.objectives import Objective
+from bertjax.train.state import TrainState
+
+
+@struct.dataclass
+class Hyper:
+    """What a step takes as arrays: it is not compiled anew when they change."""
+
+    learning_rate: Array
+    weight_decay: Array
+    dropout: Dropout
+
+    @classmethod
+    def of(cls, config: OptimConfig, dropout: Dropout) -> Hyper:
+        """The numbers of a config, as arrays."""
+        return cls(
+            learning_rate=jnp.float32(config.learning_rate),
+            weight_decay=jnp.float32(config.weight_decay),
+            dropout=jax.tree.map(jnp.float32, dropout),
+        )
+
+
+Step = Callable[
+    [TrainState, Mapping[str, Array], Hyper, Array], tuple[TrainState, dict[str, Array]]
+]
+
+
+def make_train_step(objective: Objective, config: OptimConfig, steps: int) -> Step:
+    """The step of a run of ``steps`` steps, to be given to ``jax.jit``.
+
+    The batch's arrays have a leading axis of micro-batches, whose gradients are summed before the
+    one division by the total weight. The key is the run's; the step folds its number into it.
+    """
+    multiplier = schedule(config, steps)
+
+    def train_step(
+        state: TrainState, batch: Mapping[str, Array], hyper: Hyper, key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(key, state.step)
+        gradients, sums = accumulate(objective, state.params, batch, hyper.dropout, key)
+        weight = jnp.maximum(sums["loss"][1], 1e-9)
+        gradients = jax.tree.map(lambda g: g / weight, gradients)
+        learning_rate = hyper.learning_rate * multiplier(state.step)
+        chain = optimizer(config, learning_rate, hyper.weight_decay)
+        updates, optimizer_state = chain.update(gradients, state.optimizer, state.params)
+        metrics = {name: mean(pair) for name, pair in sums.items()}
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        metrics["learning_rate"] = learning_rate
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, optimizer_state), metrics
+
+    return train_step
+
+
+def accumulate(
+    objective: Objective,
+    params: Any,
+    batch: Mapping[str, Array],
+    dropout: Dropout | None,
+    key: Array,
+) -> tuple[Any, Sums]:
+    """Gradients of the summed loss and all sums, added over the micro-batches."""
+
+    def loss(params: Any, micro: Mapping[str, Array], key: Array) -> tuple[Array, Sums]:
+        sums = objective(params, micro, dropout, key)
+        return sums["loss"][0], sums
+
+    def gradients(micro: Mapping[str, Array], index: Array | int) -> tuple[Any, Sums]:
+        key_of_micro = jax.random.fold_in(key, index)
+        (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, micro, key_of_micro)
+        return grads, sums
+
+    count = next(iter(batch.values())).shape[0]
+    if count == 1:
+        return gradients(jax.tree.map(lambda x: x[0], dict(batch)), 0)
+
+    def add(total: Any, indexed: tuple[Array, Mapping[str, Array]]) -> tuple[Any, None]:
+        index, micro = indexed
+        return jax.tree.map(jnp.add, total, gradients(micro, index)), None
+
+    shapes = jax.eval_shape(gradients, jax.tree.map(lambda x: x[0], dict(batch)), 0)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), dict(batch)))
+    return total

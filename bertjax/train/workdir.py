@@ -1,0 +1,124 @@
+"""What a run leaves in its folder: config, metrics, TensorBoard events, result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+import bertjax
+from bertjax.types import UserError
+
+MAY_CHANGE = ("mesh", "log_every", "save_every", "unroll")
+"""Fields of the experiment that a resumed run may set anew: they do not change its result."""
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
+
+
+def write_json(path: epath.Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole: first beside its place, then renamed into it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    part.replace(path)
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+    """Reads a JSON file of a workdir.
+
+    Raises:
+      UserError: if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); the run cannot be read") from error
+
+
+def is_workdir(path: str | epath.PathLike) -> bool:
+    """Whether a folder was written by a bertjax run."""
+    config = epath.Path(path) / "config.json"
+    try:
+        return config.exists() and "bertjax" in json.loads(config.read_text())
+    except (ValueError, OSError):
+        return False
+
+
+def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
+    """Makes the workdir and writes ``config.json``, or checks that the run there is the same.
+
+    ``document`` has ``experiment`` (the fields of the config) and whatever reading needs.
+
+    Raises:
+      UserError: if the folder holds another run, or something else.
+    """
+    path = folder / "config.json"
+    if path.exists():
+        _check_same(folder, read_json(path).get("experiment"), document["experiment"])
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"bertjax": bertjax.__version__, "versions": versions(), **document})
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the workdir {folder} ({error.strerror or error}); "
+            "choose another --workdir"
+        ) from error
+
+
+def _check_same(folder: epath.Path, there: Any, here: Mapping[str, Any]) -> None:
+    if not isinstance(there, dict):
+        raise UserError(f"{folder} holds a config.json that no run wrote; choose another --workdir")
+    here = json.loads(json.dumps(here))
+    different = [
+        f"{name}: {there.get(name)} there, {here.get(name)} here"
+        for name in sorted({*there, *here} - set(MAY_CHANGE))
+        if there.get(name) != here.get(name)
+    ]
+    if different:
+        raise UserError(
+            f"the workdir {folder} holds a run with another config ({'; '.join(different)}); "
+            "choose another --workdir, or remove this one"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a result may depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+class MetricWriter:
+    """``metrics.jsonl`` and TensorBoard events of a run.
+
+    After a resume the lines that a lost part of the run wrote are dropped.
+    """
+
+    def __init__(self, folder: epath.Path, step: int):
+        from tensorboardX import SummaryWriter
+
+        self._path = folder / "metrics.jsonl"
+        if self._path.exists():
+            lines = self._path.read_text().splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            self._path.write_text("".join(line + "\n" for line in kept))
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends one line ``{"step": …, name: value, …}``."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes the events."""
+        self._events.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; a line cut off by a crash counts as lost."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")
