@@ -16,12 +16,12 @@ def local_folder(source: str | Path, patterns: Sequence[str]) -> Path:
     Raises:
       UserError: if it is neither a folder nor a hub name that can be reached.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise UserError(f"{source} is a file, but a model is a folder; name the folder it lies in")
     name = str(source)
+    path = Path(source).expanduser()
+    if name and path.is_dir():
+        return path
+    if name and path.exists():
+        raise UserError(f"{source} is a file, but a model is a folder; name the folder it lies in")
     if name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1 or not name:
         raise UserError(f"there is no folder '{name}'; check the path")
     return _download(name, patterns)
@@ -40,7 +40,7 @@ def _download(name: str, patterns: Sequence[str]) -> Path:
     except errors.RepositoryNotFoundError:
         reason = "and the hub has no model of that name (or it is private)"
     except errors.LocalEntryNotFoundError:
-        reason = "is not in the hub's cache, and the hub cannot be reached (offline?)"
+        reason = "and is not in the hub's cache, and the hub cannot be reached (offline?)"
     except Exception as error:  # whatever the network and the disk can do
         reason = f"and the hub did not deliver it ({type(error).__name__}: {first_line(error)})"
     raise UserError(f"'{name}' is no folder here {reason}; check the name or give a local folder")

@@ -92,7 +92,7 @@ def test_finetune_glue(repository: Path, tmp_path: Path, monkeypatch: pytest.Mon
     settings = {
         "MODEL": str(tmp_path / "model"),
         "DATA": f"files:{tmp_path / 'glue'}",
-        "EPOCHS": "1",
+        "EPOCHS": "3",
         "WORKDIR": str(tmp_path / "run"),
         "EXPORT": str(tmp_path / "export"),
     }

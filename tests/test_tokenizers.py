@@ -226,7 +226,8 @@ def test_bad_folders(tmp_path: Path, prepare: Callable[[Path], None], message: s
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody/such-model", "is not in the hub's cache, and the hub cannot be reached"),
+        ("", "there is no folder ''"),
+        ("nobody/such-model", "and is not in the hub's cache, and the hub cannot be reached"),
         ("not a name", "is not a valid hub name"),
         ("a/b/c", "there is no folder 'a/b/c'"),
         ("./missing", r"there is no folder '\./missing'"),

@@ -137,7 +137,8 @@ def _run(arguments: list[str]) -> int:
 def _ready_process() -> None:
     """Chooses the CPU where there is nothing else, and silences the chatter of libraries.
 
-    Without this, an installed libtpu fills standard error with its search for a TPU.
+    Without this, an installed libtpu fills standard error with its search for a TPU, and orbax logs
+    the traceback of an error that it also raises.
     """
     if sys.platform == "linux" and not has_accelerator():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -145,7 +146,7 @@ def _ready_process() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from absl import logging
 
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
 
 
 def _fail(sentence: str) -> int:

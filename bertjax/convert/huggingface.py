@@ -245,8 +245,9 @@ def save_huggingface(
             tokenizer.save(part)
         _move(part, folder)
     except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(
-            f"cannot write the model to {folder}: {first_line(error)}; "
+            f"cannot write the model to {folder}: {reason}; "
             "free space there, or name a folder that can be written"
         ) from None
     finally:

@@ -162,4 +162,4 @@ def _plain(value: Any) -> Any:
     """A label as Python's own text, number or None; TFDS gives bytes and numpy numbers."""
     if isinstance(value, bytes):
         return value.decode()
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if getattr(value, "ndim", None) == 0 else value

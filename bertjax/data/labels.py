@@ -67,7 +67,7 @@ def label_word(value: Any, place: str) -> str:
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise UserError(f"{place}: label {json.dumps(value)} is neither a word nor a number")
+    raise UserError(f"{place}: label {value!r} is neither a word nor a number")
 
 
 def sorted_labels(words: Iterable[str]) -> tuple[str, ...]:
@@ -84,5 +84,5 @@ def _finite(value: Any, place: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{place}: label {json.dumps(value)} is not a finite number")
+        raise UserError(f"{place}: label {value!r} is not a finite number")
     return number

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bertjax.data.batching import Encoded
 from bertjax.data.sources import Layout, Record, infer_labels, open_source
 from bertjax.metrics import check_metrics, compute_metrics
 from bertjax.types import HeadConfig, TextSchema, UserError
 
 if TYPE_CHECKING:
     from bertjax.tokenizers import Tokenizer
-
-Encoded = dict[str, Any]
-"""``token_ids`` and ``type_ids``, int32 [length], and ``label`` where it is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Task:
           float) where the record's is known.
         """
         token_ids, type_ids = tokenizer.encode(*self.texts(record), max_length=max_length)
-        example: Encoded = {"token_ids": token_ids, "type_ids": type_ids}
+        example = {"token_ids": token_ids, "type_ids": type_ids}
         if record.get("label") is not None:
             example["label"] = record["label"]
         return example

@@ -103,7 +103,8 @@ def assemble(config: FinetuneConfig, task: Task) -> Parts:
     if config.max_train_examples:
         records = [records[i] for i in range(min(config.max_train_examples, len(records)))]
     head = {task.name: task.head}
-    pretrained = load_pretrained(config.model, {} if config.new_head else head)
+    labels = task.labels if task.kind == "classification" else None
+    pretrained = load_pretrained(config.model, {} if config.new_head else head, labels)
     _check_length(config, pretrained)
     unroll = config.unroll or (
         pretrained.config.num_layers if jax.default_backend() == "cpu" else 1

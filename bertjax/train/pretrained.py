@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.convert import load_huggingface
+from bertjax.convert import load_huggingface, read_head
 from bertjax.models import Model
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
@@ -36,8 +36,13 @@ class Pretrained:
         return name in self.params.get("heads", {})
 
 
-def load_pretrained(source: str, heads: Mapping[str, HeadConfig]) -> Pretrained:
+def load_pretrained(
+    source: str, heads: Mapping[str, HeadConfig], labels: Sequence[str] | None = None
+) -> Pretrained:
     """Reads the encoder, and those of ``heads`` that are there, from a workdir, folder or hub name.
+
+    ``labels`` are the class names in the order the caller counts them: where a folder's head has
+    the same names in another order, its outputs are put into the caller's.
 
     Raises:
       UserError: if nothing can be read there, or the tokenizer is another model's.
@@ -46,10 +51,31 @@ def load_pretrained(source: str, heads: Mapping[str, HeadConfig]) -> Pretrained:
         found = _from_workdir(epath.Path(source), heads)
     else:
         loaded = load_huggingface(source, heads)
+        theirs = (read_head(loaded.raw) or (None, None))[1]
+        if labels is not None and theirs is not None:
+            reorder_heads(loaded.params, heads, theirs, labels)
         notes = (loaded.report.text(),)
         found = Pretrained(loaded.config, loaded.params, load_tokenizer(source), notes)
     notice = check_vocabulary(found.tokenizer, found.config.vocab_size)
     return dataclasses.replace(found, notes=(*found.notes, notice)) if notice else found
+
+
+def reorder_heads(
+    params: Mapping[str, Any],
+    heads: Mapping[str, HeadConfig],
+    theirs: Sequence[str],
+    ours: Sequence[str],
+) -> None:
+    """Puts classification heads, in place, from the class order ``theirs`` into ``ours``.
+
+    Nothing is done where the two are not the same words, as with LABEL_0, LABEL_1.
+    """
+    if list(theirs) == list(ours) or sorted(theirs) != sorted(ours):
+        return
+    order = [list(theirs).index(label) for label in ours]
+    for name, found in params.get("heads", {}).items():
+        if heads[name].kind == "classification":
+            found["kernel"], found["bias"] = found["kernel"][:, order], found["bias"][order]
 
 
 def _from_workdir(folder: epath.Path, heads: Mapping[str, HeadConfig]) -> Pretrained:

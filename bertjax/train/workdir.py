@@ -45,6 +45,11 @@ def is_workdir(path: str | epath.PathLike) -> bool:
         return False
 
 
+def experiment_of(path: str) -> dict[str, Any]:
+    """The fields of the experiment that a workdir holds."""
+    return read_json(epath.Path(path) / "config.json")["experiment"]
+
+
 def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
     """Makes the workdir and writes ``config.json``, or checks that the run there is the same.
 

@@ -1,0 +1,45 @@
+"""``bertjax evaluate``: the task's metrics on a split."""
+
+from __future__ import annotations
+
+import json
+
+from bertjax.cli.flags import Command
+from bertjax.cli.models import add_model_flags, load_model
+from bertjax.types import UserError
+
+COMMAND = Command(
+    "evaluate",
+    "Scores a trained model on a labelled split: the loss and the task's metrics, as one JSON "
+    "object. Every example counts once, on any number of devices.",
+    examples=[
+        "bertjax evaluate --workdir=runs/mrpc",
+        "bertjax evaluate --model=./mrpc-model --task=mrpc --data=files:./glue --split=validation",
+    ],
+)
+add_model_flags(COMMAND)
+COMMAND.text("data", "files:DIR, tfds:NAME or hf:NAME; default: the data of the run.")
+COMMAND.text("split", "The split to score.", default="validation")
+COMMAND.integer("batch_size", "Examples at a time.", default=64)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    values = COMMAND.parse(argv)
+    if values.batch_size < 1:
+        raise UserError(f"--batch_size={values.batch_size} must be at least 1")
+    model = load_model(values)
+    from bertjax.train.evaluate import Evaluator
+    from bertjax.train.workdir import experiment_of
+
+    if model.task is None:
+        raise UserError("this model has no trained head to score; fine-tune it first")
+    data = values.data or (values.workdir and experiment_of(values.workdir)["data"])
+    if not data:
+        raise UserError("say what to score it on: --data=files:DIR, tfds:NAME or hf:NAME")
+    task = model.task
+    records = task.open(data, values.split)
+    examples = [task.encode(record, model.tokenizer, model.max_length) for record in records]
+    evaluator = Evaluator(task, values.split, examples, model.forward(values.batch_size))
+    print(json.dumps({"examples": len(examples), **evaluator(model.params)}))
+    return 0

@@ -1,0 +1,45 @@
+"""The flags that name a trained model, shared by the commands that use one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from bertjax.cli.flags import Command
+from bertjax.types import UserError
+
+if TYPE_CHECKING:
+    from bertjax.predict import Predictor
+
+
+def add_model_flags(command: Command) -> None:
+    """Adds ``--workdir``, ``--model``, ``--task``, ``--max_length`` and ``--dtype``."""
+    command.text("workdir", "Folder of a finished or running run.")
+    command.text("model", "Instead of --workdir: a Hugging Face folder or a hub name.")
+    command.text("task", "With --model: the task its head was trained for.")
+    command.integer("max_length", "Longer texts are cut; 0: as in training.", default=0)
+    command.choice("dtype", "Of the computation.", ["float32", "bfloat16"], default="float32")
+
+
+def load_model(values: Any) -> Predictor:
+    """The model that the flags name.
+
+    Raises:
+      UserError: if they name none or two, or it cannot be read.
+    """
+    from bertjax.predict import load
+    from bertjax.train.workdir import is_workdir
+
+    if bool(values.workdir) == bool(values.model):
+        raise UserError("name the model by one of --workdir=RUN and --model=FOLDER")
+    if values.workdir and not is_workdir(values.workdir):
+        raise UserError(f"{values.workdir} is no workdir of a run; for other folders use --model")
+    predictor = load(
+        values.workdir or values.model,
+        values.task,
+        max_length=values.max_length,
+        dtype=values.dtype,
+    )
+    for note in predictor.notes:
+        print(note, file=sys.stderr)
+    return predictor

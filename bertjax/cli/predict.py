@@ -1,0 +1,98 @@
+"""``bertjax predict``: one answer for each input, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from bertjax.cli.flags import Command
+from bertjax.cli.models import add_model_flags, load_model
+from bertjax.types import UserError
+
+COMMAND = Command(
+    "predict",
+    "Labels texts or pairs of texts with a trained model: one line out for each input, in order, "
+    "as JSON with `label` and `probabilities`, or `score`. Plain input is one text a line, or two "
+    "separated by TAB where the task takes a pair.",
+    examples=[
+        "echo 'A fine film.' | bertjax predict --workdir=runs/sst2",
+        "bertjax predict --workdir=runs/mrpc --input=pairs.tsv --output=answers.jsonl",
+    ],
+)
+add_model_flags(COMMAND)
+COMMAND.text("input", "File to read, or - for standard input.", default="-")
+COMMAND.choice(
+    "format",
+    "Of the input; auto goes by the file's ending, else plain lines.",
+    ["auto", "lines", "tsv", "csv", "jsonl"],
+    default="auto",
+)
+COMMAND.text("columns", "The one or two columns of a table with text, separated by a comma.")
+COMMAND.text("data", "Instead of --input: files:DIR, tfds:NAME or hf:NAME, as in training.")
+COMMAND.text("split", "The split of --data.", default="test")
+COMMAND.text("output", "File to write, or - for standard output.", default="-")
+COMMAND.choice(
+    "output_format", "Of the output; auto is TSV for a .tsv file.", ["auto", "jsonl", "tsv"], "auto"
+)
+COMMAND.integer("batch_size", "Inputs at a time.", default=32)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    values = COMMAND.parse(argv)
+    if values.batch_size < 1:
+        raise UserError(f"--batch_size={values.batch_size} must be at least 1")
+    model = load_model(values)
+    if model.task is None:
+        raise UserError("this model has no trained head; fine-tune it first")
+    tsv = values.output_format == "tsv" or (
+        values.output_format == "auto" and values.output.endswith(".tsv")
+    )
+    with _output(values.output) as file:
+        if tsv:
+            print(*_header(model.task), sep="\t", file=file)
+        for answer in model.stream(_inputs(values, model.task), values.batch_size):
+            line = "\t".join(_cells(answer)) if tsv else json.dumps(answer, ensure_ascii=False)
+            print(line, file=file, flush=values.output == "-")
+    return 0
+
+
+def _inputs(values: Any, task: Any) -> Iterator[tuple[str, ...]]:
+    from bertjax.data.inputs import input_format, open_input, read_texts
+
+    if values.data:
+        yield from map(task.texts, task.open(values.data, values.split))
+        return
+    form = input_format(values.input) if values.format == "auto" else values.format
+    columns = values.columns.split(",") if values.columns else task.schema.text_columns
+    name = "standard input" if values.input == "-" else values.input
+    with open_input(values.input) as stream:
+        yield from read_texts(stream, name, form, columns)
+
+
+@contextlib.contextmanager
+def _output(path: str) -> Iterator[TextIO]:
+    """Standard output, or a file that is put in its place when it is whole."""
+    if path == "-":
+        yield sys.stdout
+        return
+    from etils import epath
+
+    place = epath.Path(path)
+    part = place.with_name(place.name + ".part")
+    with part.open("w") as file:
+        yield file
+    part.replace(place)
+
+
+def _header(task: Any) -> list[str]:
+    return ["score"] if task.kind == "regression" else ["label", *task.labels]
+
+
+def _cells(answer: dict[str, Any]) -> list[str]:
+    if "score" in answer:
+        return [str(answer["score"])]
+    return [answer["label"], *map(str, answer["probabilities"].values())]

@@ -1,0 +1,78 @@
+"""What ``predict`` reads: plain lines, or tables with named columns."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+from etils import epath
+
+from bertjax.data.tables import FORMATS, parse_table, reading
+from bertjax.types import UserError
+
+Texts = tuple[str, ...]
+"""One text, or two."""
+
+
+def input_format(path: str) -> str:
+    """``tsv``, ``csv`` or ``jsonl`` by the ending of a file; ``lines`` for any other."""
+    return FORMATS.get(epath.Path(path).suffix.lower(), "lines")
+
+
+@contextlib.contextmanager
+def open_input(path: str) -> Iterator[BinaryIO]:
+    """A file, or standard input for ``-``, to be read as bytes.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    with reading(path), epath.Path(path).open("rb") as file:
+        yield file
+
+
+def read_texts(
+    stream: Iterable[bytes], name: str, form: str, columns: Sequence[str]
+) -> Iterator[Texts]:
+    """The texts of each input, in order.
+
+    Plain lines are read as they are wanted, one input a line, empty ones too; with two columns the
+    texts of a line are separated by one TAB.
+
+    Args:
+      stream: lines of bytes.
+      name: what messages call the stream.
+      form: ``lines``, ``tsv``, ``csv`` or ``jsonl``.
+      columns: names of the one or two columns with text.
+
+    Raises:
+      UserError: for a line that is not UTF-8, lacks a text, or has one too many.
+    """
+    if form == "lines":
+        yield from _lines(stream, name, len(columns))
+        return
+    table = parse_table(stream, name, form, columns)
+    for row in range(len(table)):
+        texts = tuple(table.columns[column][row] for column in columns)
+        for column, text in zip(columns, texts, strict=True):
+            if not isinstance(text, str):
+                raise UserError(f"{table.place(row)}: column '{column}' is not text")
+        yield texts
+
+
+def _lines(stream: Iterable[bytes], name: str, count: int) -> Iterator[Texts]:
+    for number, raw in enumerate(stream, start=1):
+        try:
+            text = raw.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise UserError(f"{name}:{number} is not UTF-8; save the input as UTF-8") from None
+        texts = (text,) if count == 1 else tuple(text.split("\t"))
+        if len(texts) != count:
+            raise UserError(
+                f"{name}:{number} has {len(texts)} texts separated by TAB, the task takes {count}"
+            )
+        yield texts
