@@ -90,6 +90,7 @@ def test_finetune_glue(repository: Path, tmp_path: Path, monkeypatch: pytest.Mon
     write_model(tmp_path / "model")
     write_mrpc(tmp_path / "glue" / "MRPC")
     settings = {
+        "PYTHONPATH": str(repository),  # so that the install cell never has anything to do
         "MODEL": str(tmp_path / "model"),
         "DATA": f"files:{tmp_path / 'glue'}",
         "EPOCHS": "3",

@@ -1,0 +1,5 @@
+"""``python -m bertjax COMMAND``: the same as ``bertjax COMMAND``."""
+
+from bertjax.cli.main import main
+
+raise SystemExit(main())
