@@ -32,6 +32,7 @@ FLOORS = {
     "predict": 4,
     "analysis": 5,
     "cli": 6,
+    "__main__": 7,
 }
 FOUNDATIONS = {"types", "folders"}
 # A neighbour on the same floor that a room stands on; never the other way round.

@@ -160,7 +160,8 @@ class Loop:
         step = int(state.step)
         if self._evaluation_due(step):
             self._evaluate(step, state, position, progress, writer)
-        jitted = jax.jit(self.train_step, donate_argnums=0)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        jitted = jax.jit(self.train_step, donate_argnums=0, out_shardings=(shardings, None))
         batches = self.batches(step)
         while step < self.config.steps and not self._out_of_patience(position):
             batch = shard_batch(next(batches), self.mesh, lead=1)
