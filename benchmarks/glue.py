@@ -1,11 +1,11 @@
-"""bertjax beside transformers + PyTorch on GLUE's dev sets, paired by seed.
+r"""bertjax beside transformers + PyTorch on GLUE's dev sets, paired by seed.
 
 Both sides start from the same weights, head included, and see the same examples in the same order;
 dropout alone differs. The recipe: batch size 32, learning rate 5e-5, 3 epochs, length 128, linear
 decay after 10 % warm-up, weight decay 0.01, clip 1.0, scores of the last step. Finished runs are
 kept in WORKDIR and not run again.
 
-    python benchmarks/glue.py --model=FOLDER --data=GLUE --workdir=DIR \\
+    python benchmarks/glue.py --model=FOLDER --data=GLUE --workdir=DIR \
         --runs=mrpc:1,mrpc:2,mrpc:3,stsb:1,stsb:2,stsb:3,rte:1,rte:2,cola:1,cola:2
     python benchmarks/glue.py --workdir=DIR --report
 """
@@ -99,7 +99,7 @@ def interval(differences: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, help="the pretrained folder")
     parser.add_argument("--data", type=Path, help="GLUE's folder")
     parser.add_argument("--workdir", required=True, type=Path)

@@ -38,7 +38,9 @@ def read(data: Path, task: str, split: str):
     with (data / folder / f"{split}.tsv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[int(header) :]
     texts = [[row[c] for row in rows] for c in text_columns]
-    labels = [float(r[label_column]) if words is None else words.index(r[label_column]) for r in rows]
+    labels = [
+        float(r[label_column]) if words is None else words.index(r[label_column]) for r in rows
+    ]
     return texts, np.array(labels)
 
 
@@ -92,9 +94,9 @@ def train(model, tokenizer, texts, labels, args) -> dict[str, float]:
     optimizer = torch.optim.AdamW(decay_groups(model, args.weight_decay), lr=args.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: step / max(1, warmup)
-        if step < warmup
-        else (steps - step) / max(1, steps - warmup),
+        lambda step: (
+            step / max(1, warmup) if step < warmup else (steps - step) / max(1, steps - warmup)
+        ),
     )
     model.train()
     start = warm = time.perf_counter()
@@ -117,7 +119,10 @@ def train(model, tokenizer, texts, labels, args) -> dict[str, float]:
         if step + 1 == args.warm_steps:
             warm = time.perf_counter()
         if step % 20 == 0:
-            print(f"{args.task} seed {args.seed} step {step}/{steps} loss {loss.item():.4f}", flush=True)
+            print(
+                f"{args.task} seed {args.seed} step {step}/{steps} loss {loss.item():.4f}",
+                flush=True,
+            )
     end = time.perf_counter()
     return {
         "steps": steps,
@@ -127,7 +132,7 @@ def train(model, tokenizer, texts, labels, args) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--task", required=True, choices=TASKS)

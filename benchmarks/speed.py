@@ -41,7 +41,9 @@ def run_bertjax(args) -> dict[str, float]:
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rates = [row["examples_per_second"] for row in rows if row["step"] > WARM and "train/loss" in row]
+    rates = [
+        row["examples_per_second"] for row in rows if row["step"] > WARM and "train/loss" in row
+    ]
     result = json.loads((folder / "result.json").read_text())
     return {
         "examples_per_second": len(rates) / sum(1 / rate for rate in rates),
@@ -50,7 +52,7 @@ def run_bertjax(args) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--data", required=True, type=Path, help="GLUE's folder")
     parser.add_argument("--workdir", required=True, type=Path)

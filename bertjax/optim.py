@@ -55,7 +55,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise UserError(f"unknown schedule '{self.schedule}'{nearest(self.schedule, SCHEDULES)}")
+            raise UserError(
+                f"unknown schedule '{self.schedule}'{nearest(self.schedule, SCHEDULES)}"
+            )
         if self.optimizer not in OPTIMIZERS:
             hint = nearest(self.optimizer, OPTIMIZERS)
             raise UserError(f"unknown optimizer '{self.optimizer}'{hint}")
@@ -120,7 +122,7 @@ def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.Gradien
         return UncorrectedAdamState(zeros, jax.tree.map(jnp.zeros_like, params))
 
     def update(
-        updates: Params, state: UncorrectedAdamState, params: Params | None = None
+        updates: Params, state: Any, params: Params | None = None
     ) -> tuple[Params, UncorrectedAdamState]:
         del params
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)

@@ -1,8 +1,8 @@
 """Inference in three lines.
 
-    model = bertjax.load("runs/mrpc")
-    model.predict([("He ate.", "He had a meal.")])
-    # [{"label": "equivalent", "probabilities": {"not_equivalent": 0.1, "equivalent": 0.9}}]
+model = bertjax.load("runs/mrpc")
+model.predict([("He ate.", "He had a meal.")])
+# [{"label": "equivalent", "probabilities": {"not_equivalent": 0.1, "equivalent": 0.9}}]
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class Predictor:
     max_length: int
     notes: tuple[str, ...] = ()
     """What was said when the weights were read."""
+    _forwards: dict[int, Forward] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def predict(self, inputs: Sequence[Text], batch_size: int = 32) -> list[dict[str, Any]]:
         """Answers for texts or pairs of texts, one an input, in order.
@@ -87,7 +90,10 @@ class Predictor:
         Raises:
           UserError: if the model has no trained head.
         """
-        return _forward(self.model, self._task.name, self._batcher(batch_size), self.mesh)
+        if batch_size not in self._forwards:
+            batcher = self._batcher(batch_size)
+            self._forwards[batch_size] = Forward(self.model, self._task.name, batcher, self.mesh)
+        return self._forwards[batch_size]
 
     def encode(
         self,
@@ -106,16 +112,22 @@ class Predictor:
             raise UserError(f"unknown pooling '{pooling}'{nearest(pooling, ('cls', 'mean'))}")
         vectors = [np.zeros((0, self.model.config.hidden_size), np.float32)]
         batcher = dataclasses.replace(self._batcher(batch_size), pack=False)
-        hidden_states = _hidden_states(self.model, self.mesh)
         for chunk in chunks(inputs, batch_size):
             batch = batcher([self._encode(text) for text in chunk])
             with on_mesh(self.mesh):
-                hidden = np.asarray(hidden_states(self.params, shard_batch(batch, self.mesh)))
+                hidden = np.asarray(self._hidden(self.params, shard_batch(batch, self.mesh)))
             real = (batch["segment_ids"] > 0)[: len(chunk), :, None]
             hidden = hidden[: len(chunk)].astype(np.float32)
             mean = (hidden * real).sum(axis=1) / real.sum(axis=1)
             vectors.append(hidden[:, 0] if pooling == "cls" else mean)
         return np.concatenate(vectors)
+
+    @functools.cached_property
+    def _hidden(self) -> Any:
+        return jax.jit(
+            lambda params, batch: self.model.apply({"params": params}, batch, method="encode"),
+            out_shardings=replicated(self.mesh),
+        )
 
     @property
     def _task(self) -> Task:
@@ -133,19 +145,6 @@ class Predictor:
             raise UserError(f"an input must be a text or a pair of texts, not {text!r}")
         token_ids, type_ids = self.tokenizer.encode(*texts, max_length=self.max_length)
         return {"token_ids": token_ids, "type_ids": type_ids}
-
-
-@functools.lru_cache(maxsize=8)
-def _forward(model: Model, head: str, batcher: Batcher, mesh: Mesh) -> Forward:
-    return Forward(model, head, batcher, mesh)
-
-
-@functools.lru_cache(maxsize=8)
-def _hidden_states(model: Model, mesh: Mesh) -> Any:
-    return jax.jit(
-        lambda params, batch: model.apply({"params": params}, batch, method="encode"),
-        out_shardings=replicated(mesh),
-    )
 
 
 def load(

@@ -13,11 +13,13 @@ from ml_collections import ConfigDict, config_dict
 
 def get_config(argument: str = "") -> ConfigDict:
     """The config; ``argument`` is ``task=NAME``."""
-    arguments = dict(item.partition("=")[::2] for item in argument.split(",") if item)
+    name, _, task = argument.partition("=")
+    if name not in ("", "task"):
+        raise ValueError(f"the argument is task=NAME, not '{argument}'")
     return ConfigDict(
         {
             "model": "bert-base-uncased",  # folder, trained workdir or hub name
-            "task": arguments.get("task", ""),
+            "task": task,
             "data": "tfds:glue/{task}",  # or hf:nyu-mll/glue/{task}, or files:DIR
             # With task=classification or task=regression:
             "text_columns": config_dict.placeholder(tuple),

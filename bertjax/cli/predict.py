@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import IO, Any
 
 from bertjax.cli.flags import Command
 from bertjax.cli.models import add_model_flags, load_model
@@ -74,7 +74,7 @@ def _inputs(values: Any, task: Any) -> Iterator[tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def _output(path: str) -> Iterator[TextIO]:
+def _output(path: str) -> Iterator[IO[str]]:
     """Standard output, or a file that is put in its place when it is whole."""
     if path == "-":
         yield sys.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
+from typing import IO
 
 from etils import epath
 
@@ -22,7 +22,7 @@ def input_format(path: str) -> str:
 
 
 @contextlib.contextmanager
-def open_input(path: str) -> Iterator[BinaryIO]:
+def open_input(path: str) -> Iterator[IO[bytes]]:
     """A file, or standard input for ``-``, to be read as bytes.
 
     Raises:

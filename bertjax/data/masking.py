@@ -7,6 +7,7 @@ Source: Devlin et al. 2019, section 3.1 and appendix A.1. Of the tokens chosen, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -69,7 +70,11 @@ class Masking:
     def _replacements(self, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """What the model sees at the chosen places, ``[predictions]``."""
         draw = generator.random(len(labels))
-        words = np.setdiff1d(np.arange(self.vocab_size, dtype=np.int32), self.special_ids)
-        random = words[generator.integers(len(words), size=len(labels))]
+        random = self._words[generator.integers(len(self._words), size=len(labels))]
         random_or_kept = np.where(draw < MASKED + RANDOM, random, labels)
         return np.where(draw < MASKED, self.mask_id, random_or_kept).astype(np.int32)
+
+    @functools.cached_property
+    def _words(self) -> np.ndarray:
+        """Every id that is not special."""
+        return np.setdiff1d(np.arange(self.vocab_size, dtype=np.int32), self.special_ids)

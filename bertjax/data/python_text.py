@@ -47,7 +47,9 @@ _MARKUP = (
     (re.compile(r"[`*|]+"), ""),
     (re.compile(r"\s+"), " "),
 )
-_NOT_PROSE = re.compile(r"^\s*(?:>>>|\.\. |\.\.\.|[-=~^+*#|]{3}|@|\$ )|::\s*$|https?:", re.MULTILINE)
+_NOT_PROSE = re.compile(
+    r"^\s*(?:>>>|\.\. |\.\.\.|[-=~^+*#|]{3}|@|\$ )|::\s*$|https?:", re.MULTILINE
+)
 _LIST_MARK = re.compile(r"^\s*(?:[-*•+]|\d+[.)]|\w[\w, ]{0,40}(?:\([^)]*\))?:)\s+")
 _SENTENCE_END = re.compile(r"(?<=[a-z\d)\"'][.!?])\s+(?=[A-Z])")
 _SENTENCE = re.compile(r"[A-Z][^{}<>\\=]*[.!?]")
@@ -208,7 +210,9 @@ def _without_repeats(passages: Sequence[Passage]) -> list[Passage]:
     for passage in passages:
         for sentence in passage.sentences:
             key = _key(sentence)
-            home[key] = passage.library if home.get(key, passage.library) == passage.library else None
+            home[key] = (
+                passage.library if home.get(key, passage.library) == passage.library else None
+            )
     kept = []
     for passage in passages:
         mine = []

@@ -3,7 +3,7 @@
 Source: Devlin et al. 2019, section 3, and google-research/bert ``modeling.py``. The layers are one
 scanned module, so their parameters carry a leading ``layers`` axis whatever the execution.
 
-Einsum letters: B batch (rows), L length, D model width, N heads, H head width, F feed-forward width.
+Einsum letters: B batch (rows), L length, D model width, N heads, H head width.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bertjax.models.layers import (
     LayerNorm,
     activation_function,
     drop,
+    parameter,
 )
 from bertjax.types import ModelConfig
 
@@ -41,7 +42,7 @@ class Embeddings(nn.Module):
     def _table(self, name: str, rows: int, axis: str) -> Array:
         init = nn.initializers.normal(self.config.initializer_range)
         shape = (rows, self.config.hidden_size)
-        return self.param(name, nn.with_logical_partitioning(init, (axis, "embed")), shape)
+        return parameter(self, name, init, (axis, "embed"), shape)
 
     def __call__(
         self, token_ids: Array, type_ids: Array, positions: Array, dropout: Dropout | None
@@ -134,7 +135,7 @@ class Encoder(nn.Module):
             Layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.num_layers,
             unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from bertjax.models.layers import Dense, Dropout, LayerNorm, activation_function, drop
+from bertjax.models.layers import Dense, Dropout, LayerNorm, activation_function, drop, parameter
 from bertjax.types import HeadConfig, ModelConfig
 
 
@@ -51,8 +51,7 @@ class MaskedLanguageModel(nn.Module):
         x = Dense(shape, axes, config.initializer_range, self.dtype, name="dense")(features)
         x = activation_function(config.activation, x)
         x = LayerNorm(config.norm_eps, self.dtype, name="norm")(x)
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
-        bias = self.param("bias", zeros, (config.vocab_size,))
+        bias = parameter(self, "bias", nn.initializers.zeros, ("vocab",), (config.vocab_size,))
         return attend(x).astype(jnp.float32) + bias[None, :]
 
 

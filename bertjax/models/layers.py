@@ -7,6 +7,8 @@ to the mesh (:mod:`bertjax.sharding`); nothing here knows a mesh.
 
 from __future__ import annotations
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,17 @@ def _random_bits16(key: Array, shape: tuple[int, ...]) -> Array:
     return jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :last]
 
 
+def parameter(
+    module: nn.Module,
+    name: str,
+    init: nn.initializers.Initializer,
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+) -> Array:
+    """A float32 parameter of ``module`` that carries the names of its axes while it is made."""
+    return cast(Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
+
+
 def activation_function(name: Activation, x: Array) -> Array:
     """``gelu`` is the exact one (erf), ``gelu_tanh`` its approximation; they are not the same."""
     match name:
@@ -90,13 +103,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        normal = nn.with_logical_partitioning(
-            nn.initializers.normal(self.init_range), self.axes
-        )
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.contract :])
         inputs = tuple(range(x.ndim - self.contract, x.ndim))
-        kernel = self.param("kernel", normal, (*x.shape[inputs[0] :], *self.features))
-        bias = self.param("bias", zeros, self.features)
+        shape = (*x.shape[inputs[0] :], *self.features)
+        normal, zeros = nn.initializers.normal(self.init_range), nn.initializers.zeros
+        kernel = parameter(self, "kernel", normal, self.axes, shape)
+        bias = parameter(self, "bias", zeros, self.axes[self.contract :], self.features)
         contracted = (inputs, tuple(range(self.contract)))
         y = jax.lax.dot_general(
             x.astype(self.dtype), kernel.astype(self.dtype), (contracted, ((), ()))
@@ -116,11 +127,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         width = (x.shape[-1],)
-        ones = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("norm",))
         shape = (1,) * (x.ndim - 1) + width
-        scale = self.param("scale", ones, width).reshape(shape)
-        bias = self.param("bias", zeros, width).reshape(shape)
+        scale = parameter(self, "scale", nn.initializers.ones, ("norm",), width).reshape(shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, ("norm",), width).reshape(shape)
         x = x.astype(jnp.float32)
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)

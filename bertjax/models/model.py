@@ -71,6 +71,7 @@ def example_batch(config: ModelConfig, rows: int = 1, length: int = 8) -> dict[s
     length = min(length, config.max_positions)
     grid = jnp.zeros((rows, length), jnp.int32)
     one = jnp.zeros((rows,), jnp.int32)
-    names = ("token_ids", "type_ids", "segment_ids", "positions")
-    gathers = ("cls_row", "cls_position", "prediction_row", "prediction_position")
-    return {name: grid for name in names} | {name: one for name in gathers}
+    batch: dict[str, Array] = {}
+    batch |= dict.fromkeys(("token_ids", "type_ids", "segment_ids", "positions"), grid)
+    batch |= dict.fromkeys(("cls_row", "cls_position"), one)
+    return batch | dict.fromkeys(("prediction_row", "prediction_position"), one)

@@ -80,8 +80,14 @@ class FinetuneConfig:
                 raise UserError(f"config field '{field}' is not set; give --config.{field}=…")
         if self.dtype not in DTYPES:
             raise UserError(f"unknown dtype '{self.dtype}'{nearest(self.dtype, DTYPES)}")
-        for field in ("batch_size", "accumulation", "eval_batch_size", "max_length", "log_every",
-                      "save_every"):
+        for field in (
+            "batch_size",
+            "accumulation",
+            "eval_batch_size",
+            "max_length",
+            "log_every",
+            "save_every",
+        ):
             if getattr(self, field) < 1:
                 raise UserError(f"config field '{field}' must be at least 1")
         if self.steps <= 0 and self.epochs <= 0:

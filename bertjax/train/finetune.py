@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.convert import save_huggingface
-from bertjax.data.batching import Batcher
+from bertjax.data.batching import Batcher, round_up
 from bertjax.data.pipeline import Stream
 from bertjax.models import Dropout, Model
 from bertjax.optim import check_patterns
@@ -81,7 +81,7 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
         logger.info("the run in %s is finished; its result is read", folder)
         return workdirs.read_json(result_path)
     (folder / "tokenizer").mkdir(exist_ok=True)
-    parts.pretrained.tokenizer.save(folder / "tokenizer")
+    parts.pretrained.tokenizer.save(str(folder / "tokenizer"))
     for note in parts.pretrained.notes:
         logger.info("%s", note)
     checkpoints = Checkpoints(folder)
@@ -268,11 +268,12 @@ def _dropout(parts: Parts) -> Dropout:
 
 
 def _check_batch(config: FinetuneConfig, devices: int) -> None:
-    if config.batch_size % (config.accumulation * devices):
+    shares = config.accumulation * devices
+    if config.batch_size % shares:
         raise UserError(
             f"batch_size {config.batch_size} is not divisible by accumulation "
-            f"{config.accumulation} times the {devices} devices that share it; "
-            f"the next that is: {-(-config.batch_size // (config.accumulation * devices)) * config.accumulation * devices}"
+            f"{config.accumulation} times the {devices} devices that share it; the next size that "
+            f"is: {round_up(config.batch_size, shares)}"
         )
 
 

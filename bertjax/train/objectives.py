@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from jax import Array
 
@@ -19,7 +19,8 @@ Objective = Callable[[Any, Mapping[str, Array], Dropout | None, Array], Sums]
 def _logits(
     model: Model, head: str, params: Any, batch: Mapping[str, Array], drop: Any, key: Array
 ) -> Array:
-    return model.apply({"params": params}, batch, head, drop, rngs={"dropout": key})
+    logits = model.apply({"params": params}, batch, head, drop, rngs={"dropout": key})
+    return cast(Array, logits)
 
 
 def classification(model: Model, head: str) -> Objective:

@@ -106,7 +106,5 @@ def replace_params(params: Any, found: Mapping[str, Any], path: str = "") -> Any
                 f"'{here}' has shape {np.shape(value)} in the weights but {params[name].shape} in "
                 "the model; the config and the weights do not belong together"
             )
-        result[name] = jax.device_put(
-            np.asarray(value, params[name].dtype), params[name].sharding
-        )
+        result[name] = jax.device_put(np.asarray(value, params[name].dtype), params[name].sharding)
     return result
