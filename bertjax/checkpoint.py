@@ -54,7 +54,7 @@ class Checkpoints:
     """The checkpoints of one run, in ``folder/checkpoints``."""
 
     def __init__(self, folder: epath.PathLike, *, read_only: bool = False):
-        self.folder = epath.Path(folder) / "checkpoints"
+        self.folder = epath.Path(folder).expanduser().absolute() / "checkpoints"
         self._policy = _LatestAndBest()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy, create=not read_only, read_only=read_only

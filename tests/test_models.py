@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,7 +20,7 @@ from bertjax.types import HeadConfig, ModelConfig, UserError
 TINY = ModelConfig(
     vocab_size=40,
     hidden_size=16,
-    num_layers=3,
+    num_layers=2,
     num_heads=2,
     intermediate_size=24,
     max_positions=32,
@@ -128,13 +127,16 @@ def some_batch(config: ModelConfig, segments: np.ndarray) -> dict[str, jax.Array
 
 def some_params(model: Model) -> Any:
     """Random parameters in which nothing is zero or one."""
-    batch = example_batch(model.config)
-    variables = jax.jit(lambda key: model.init(key, batch, method="initialise"))(jax.random.key(0))
-    params = nn.unbox(variables["params"])
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), example_batch(model.config), method="initialise")
+    )["params"]
     rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: leaf + jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype), params
-    )
+
+    def fill(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+        centre = 1.0 if path_of(path).endswith("scale") else 0.0
+        return rng.normal(centre, 0.2, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, nn.unbox(shapes))
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +185,11 @@ def test_without_pooler_the_first_state_is_the_vector():
     assert not [path for path in boxed_shapes(model) if "pooler" in path]
     tree = some_params(model)
     batch = some_batch(config, np.ones((2, 4), np.int32))
-    hidden = model.apply({"params": tree}, batch, method="encode")
+    hidden = jax.jit(lambda p: model.apply({"params": p}, batch, method="encode"))(tree)
+    got = jax.jit(lambda p: model.apply({"params": p}, batch, "classes"))(tree)
     head = tree["heads"]["classes"]
-    got = model.apply({"params": tree}, batch, "classes")
-    np.testing.assert_allclose(got, hidden[:, 0] @ head["kernel"] + head["bias"][None], atol=1e-6)
+    want = np.asarray(hidden)[:, 0] @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_width_must_be_divisible_by_heads():
@@ -224,8 +227,9 @@ def test_every_layer_and_place_draws_its_own_dropout(params: Any):
         return model.apply({"params": params}, batch, "masked", Dropout(0.5, 0, 0), rngs=rngs).var()
 
     patterns = set()
+    gradients = jax.jit(jax.grad(loss))
     for seed in (0, 1):
-        layers = jax.jit(jax.grad(loss))(params, seed)["encoder"]["layers"]
+        layers = gradients(params, seed)["encoder"]["layers"]
         for gradient in (layers["attention"]["output"]["bias"], layers["mlp"]["down"]["bias"]):
             patterns |= {tuple(unit == 0) for unit in np.asarray(gradient)}
     assert len(patterns) == 2 * 2 * TINY.num_layers
@@ -234,25 +238,28 @@ def test_every_layer_and_place_draws_its_own_dropout(params: Any):
 
 def test_bfloat16_is_close(params: Any):
     batch = some_batch(TINY, np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]))
-    exact = Model(TINY, HEADS).apply({"params": params}, batch, "masked")
-    rough = Model(TINY, HEADS, jnp.bfloat16).apply({"params": params}, batch, "masked")
+    exact, rough = (
+        jax.jit(Model(TINY, HEADS, dtype).apply, static_argnums=2)(
+            {"params": params}, batch, "masked"
+        )
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
     difference = np.abs(exact - rough).max()
     assert 0 < difference < 0.03 * np.abs(exact).max()
-
-
-def encode(params: Any, batch: Mapping[str, jax.Array]) -> np.ndarray:
-    return np.asarray(Model(TINY, HEADS).apply({"params": params}, batch, method="encode"))
 
 
 def test_segments_attend_only_themselves(params: Any):
     """Changing the tokens of one segment, padding included, moves its own states and no others."""
     segments = np.array([[1, 1, 2, 2, 2, 0, 0, 1]])
     batch = some_batch(TINY, segments)
-    before = encode(params, batch)
+    model = Model(TINY, HEADS)
+    encode = jax.jit(lambda batch: model.apply({"params": params}, batch, method="encode"))
+    before = np.asarray(encode(batch))
     for changed in (0, 1, 2):
         others = (batch["token_ids"] % (TINY.vocab_size - 1)) + 1
         mine = jnp.asarray(segments == changed)
-        after = encode(params, batch | {"token_ids": jnp.where(mine, others, batch["token_ids"])})
+        tokens = jnp.where(mine, others, batch["token_ids"])
+        after = np.asarray(encode(batch | {"token_ids": tokens}))
         moved = (before != after).any(axis=-1)
         np.testing.assert_array_equal(moved, segments == changed)
 

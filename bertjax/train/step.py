@@ -24,10 +24,11 @@ class Hyper:
 
     learning_rate: Array
     weight_decay: Array
-    dropout: Dropout
+    dropout: Dropout | None
+    """None: no dropout, nor the random numbers for it."""
 
     @classmethod
-    def of(cls, config: OptimConfig, dropout: Dropout) -> Hyper:
+    def of(cls, config: OptimConfig, dropout: Dropout | None) -> Hyper:
         """The numbers of a config, as arrays."""
         return cls(
             learning_rate=jnp.float32(config.learning_rate),
