@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,12 @@ class Restored:
     meta: dict[str, Any]
 
 
+def absolute(folder: epath.PathLike) -> epath.Path:
+    """The folder by its whole path, which orbax asks for; ``gs://`` stays as it is."""
+    text = os.fspath(folder)
+    return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+
+
 @dataclasses.dataclass
 class _LatestAndBest:
     """Orbax's preservation policy: the newest checkpoint, and the one that is the best so far."""
@@ -54,7 +61,7 @@ class Checkpoints:
     """The checkpoints of one run, in ``folder/checkpoints``."""
 
     def __init__(self, folder: epath.PathLike, *, read_only: bool = False):
-        self.folder = epath.Path(folder).expanduser().absolute() / "checkpoints"
+        self.folder = absolute(folder) / "checkpoints"
         self._policy = _LatestAndBest()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy, create=not read_only, read_only=read_only
