@@ -63,6 +63,7 @@ class Checkpoints:
     def __init__(self, folder: epath.PathLike, *, read_only: bool = False):
         self.folder = absolute(folder) / "checkpoints"
         self._policy = _LatestAndBest()
+        self._read_only = read_only
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy, create=not read_only, read_only=read_only
         )
@@ -113,7 +114,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps(read=True), reverse=True)
 
     def restore_latest(self, params: Any, optimizer: Any) -> Restored | None:
-        """The newest checkpoint that is whole; a damaged one is named and passed over.
+        """The newest checkpoint that is whole; a damaged one is named and put aside.
 
         Args:
           params: the tree to fill, of ``jax.ShapeDtypeStruct`` with shardings.
@@ -128,14 +129,28 @@ class Checkpoints:
         steps = self.steps()
         for step in steps:
             try:
-                return self.restore(step, params, optimizer)
+                found = self.restore(step, params, optimizer)
             except UserError as error:
                 logger.warning("%s", error)
+                continue
+            self._put_aside([newer for newer in steps if newer > step])
+            return found
         if steps:
             raise UserError(
                 f"no checkpoint in {self.folder} can be read; remove the folder to begin anew"
             )
         return None
+
+    def _put_aside(self, steps: Sequence[int]) -> None:
+        """Moves damaged checkpoints out of the way: the run will reach their steps anew."""
+        if not steps or self._read_only:
+            return
+        for step in steps if jax.process_index() == 0 else ():
+            aside = self.folder.with_name(f"damaged-{step}")
+            if aside.exists():
+                aside.rmtree()
+            (self.folder / str(step)).rename(aside)
+        self._manager.reload()
 
     def restore(self, step: int, params: Any, optimizer: Any | None = None) -> Restored:
         """One checkpoint; without ``optimizer`` only its parameters are read.

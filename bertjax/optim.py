@@ -8,6 +8,7 @@ that broadcasts over the layer axis, not a label on a whole leaf.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any, Literal, NamedTuple
 
@@ -61,8 +62,12 @@ class OptimConfig:
         if self.optimizer not in OPTIMIZERS:
             hint = nearest(self.optimizer, OPTIMIZERS)
             raise UserError(f"unknown optimizer '{self.optimizer}'{hint}")
-        if not 0 <= self.warmup_ratio < 1:
-            raise UserError(f"warmup_ratio must be in [0, 1), not {self.warmup_ratio}")
+        for field in ("warmup_ratio", "b1", "b2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"{field} must be in [0, 1), not {getattr(self, field)}")
+        for field in ("learning_rate", "weight_decay", "clip", "eps", "power"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise UserError(f"{field} must be 0 or more, not {getattr(self, field)}")
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:

@@ -10,12 +10,14 @@ epochs. MRPC with the 22.7 M parameter MiniLM takes about five minutes on two CP
 
 from ml_collections import ConfigDict, config_dict
 
+from bertjax.types import UserError
+
 
 def get_config(argument: str = "") -> ConfigDict:
     """The config; ``argument`` is ``task=NAME``."""
     name, _, task = argument.partition("=")
     if name not in ("", "task"):
-        raise ValueError(f"the argument is task=NAME, not '{argument}'")
+        raise UserError(f"configs/finetune.py:{argument}: write configs/finetune.py:task=NAME")
     return ConfigDict(
         {
             "model": "bert-base-uncased",  # folder, trained workdir or hub name

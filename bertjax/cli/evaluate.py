@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from bertjax.cli.flags import Command
 from bertjax.cli.models import add_model_flags, load_model
 from bertjax.types import UserError
@@ -30,7 +28,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--batch_size={values.batch_size} must be at least 1")
     model = load_model(values)
     from bertjax.train.evaluate import Evaluator
-    from bertjax.train.workdir import experiment_of
+    from bertjax.train.workdir import experiment_of, to_json
 
     if model.task is None:
         raise UserError("this model has no trained head to score; fine-tune it first")
@@ -41,5 +39,5 @@ def main(argv: list[str]) -> int:
     records = task.open(data, values.split)
     examples = [task.encode(record, model.tokenizer, model.max_length) for record in records]
     evaluator = Evaluator(task, values.split, examples, model.forward(values.batch_size))
-    print(json.dumps({"examples": len(examples), **evaluator(model.params)}))
+    print(to_json({"examples": len(examples), **evaluator(model.params)}))
     return 0

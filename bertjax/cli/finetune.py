@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from bertjax.cli.flags import Command
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     try:
         result = finetune(FinetuneConfig.from_mapping(fields), values.workdir)
     except Interrupted as stop:
-        print(f"bertjax: {stop}")
+        print(f"bertjax: {stop}", file=sys.stderr)
         return 128 + stop.signal
     print(summary(result, values.workdir))
     return 0

@@ -125,7 +125,7 @@ class Command:
         config = self._read_config(source, rest, flags)
         self._parse_flags(rest, flags)
         for flag in self._declared.values():
-            if flag.required and flags[flag.name].value is None:
+            if flag.required and not flags[flag.name].value:
                 raise UserError(f"bertjax {self.name} needs {flag.left}")
         values = {name: flags[name].value for name in self._declared}
         if self._has_config:

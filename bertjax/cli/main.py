@@ -9,13 +9,15 @@ Exit codes: 0 done, 2 wrong input, 130 interrupted; a command returns any other 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import importlib
+import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bertjax import __version__
 from bertjax.types import UserError, nearest
@@ -131,7 +133,8 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UserError(f"there is no command '{command}'{nearest(command, COMMANDS)}")
     _ready_process()
-    return importlib.import_module(f"bertjax.cli.{command}").main(arguments[1:]) or 0
+    with _notes_to_stderr():
+        return importlib.import_module(f"bertjax.cli.{command}").main(arguments[1:]) or 0
 
 
 def _ready_process() -> None:
@@ -144,9 +147,26 @@ def _ready_process() -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from absl import logging
+    from absl import logging as absl_logging
 
-    logging.set_verbosity(logging.FATAL)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+
+
+@contextlib.contextmanager
+def _notes_to_stderr() -> Iterator[None]:
+    """Prints what bertjax logs, as it is and once, also where a library gave the root a handler."""
+    notes = logging.getLogger("bertjax")
+    handler = logging.StreamHandler(sys.stderr)
+    before = notes.level, notes.propagate
+    notes.addHandler(handler)
+    notes.setLevel(logging.INFO)
+    notes.propagate = False
+    try:
+        yield
+    finally:
+        notes.removeHandler(handler)
+        notes.setLevel(before[0])
+        notes.propagate = before[1]
 
 
 def _fail(sentence: str) -> int:

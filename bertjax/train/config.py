@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,12 @@ from bertjax.sharding import MeshConfig
 from bertjax.types import UserError, from_mapping, nearest
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+SMALLEST = {
+    **dict.fromkeys(("batch_size", "accumulation", "eval_batch_size", "max_length"), 1),
+    **dict.fromkeys(("log_every", "save_every"), 1),
+    **dict.fromkeys(("steps", "max_train_examples", "eval_every", "patience", "unroll"), 0),
+}
+"""Fields that count something, and the least that each can be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,20 +87,17 @@ class FinetuneConfig:
                 raise UserError(f"config field '{field}' is not set; give --config.{field}=…")
         if self.dtype not in DTYPES:
             raise UserError(f"unknown dtype '{self.dtype}'{nearest(self.dtype, DTYPES)}")
-        for field in (
-            "batch_size",
-            "accumulation",
-            "eval_batch_size",
-            "max_length",
-            "log_every",
-            "save_every",
-        ):
-            if getattr(self, field) < 1:
-                raise UserError(f"config field '{field}' must be at least 1")
-        if self.steps <= 0 and self.epochs <= 0:
+        for field, least in SMALLEST.items():
+            value = getattr(self, field)
+            if value < least:
+                raise UserError(f"config field '{field}' must be at least {least}, not {value}")
+        if not self.steps and not 0 < self.epochs < math.inf:
             raise UserError("config: set epochs or steps to a number above 0")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"config field 'seed' must be in [0, 2**32), not {self.seed}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"config field 'dropout' must be in [0, 1), not {self.dropout}")
+        _ = self.optim  # checks its own fields
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FinetuneConfig:

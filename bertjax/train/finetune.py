@@ -27,7 +27,7 @@ from bertjax.train.evaluate import Evaluator, Forward
 from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrained import Pretrained, load_pretrained
-from bertjax.train.state import abstract_state, create_state
+from bertjax.train.state import abstract_params, abstract_state, create_state
 from bertjax.train.step import Hyper, make_train_step
 from bertjax.types import UserError
 
@@ -75,6 +75,9 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
         data=config.data,
     )
     parts = assemble(config, task)
+    if config.freeze:
+        shapes = abstract_params(parts.model, parts.mesh)
+        check_patterns(shapes, config.freeze, "config field 'freeze'")
     workdirs.prepare(folder, document(parts))
     result_path = folder / "result.json"
     if result_path.exists():
@@ -159,7 +162,6 @@ def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
     state = create_state(
         parts.model, config.optim, parts.mesh, config.seed, parts.pretrained.params
     )
-    check_patterns(state.params, config.freeze, "config field 'freeze'")
     objective = OBJECTIVES[task.head.kind](parts.model, task.name)
     per_epoch = math.ceil(len(parts.records) / config.batch_size)
     loop = Loop(

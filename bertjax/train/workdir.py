@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,21 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def write_json(path: epath.Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON file whole: first beside its place, then renamed into it."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    part.write_text(to_json(value, indent=2) + "\n")
     part.replace(path)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text; NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
@@ -60,8 +74,10 @@ def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
     """
     path = folder / "config.json"
     if path.exists():
-        _check_same(folder, read_json(path).get("experiment"), document["experiment"])
-        return
+        there = read_json(path).get("experiment")
+        if not isinstance(there, dict) or _has_begun(folder):
+            _check_same(folder, there, document["experiment"])
+            return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"bertjax": bertjax.__version__, "versions": versions(), **document})
@@ -70,6 +86,14 @@ def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
             f"cannot write to the workdir {folder} ({error.strerror or error}); "
             "choose another --workdir"
         ) from error
+
+
+def _has_begun(folder: epath.Path) -> bool:
+    """Whether there is anything to lose: a run that failed before its first save left nothing."""
+    checkpoints = folder / "checkpoints"
+    return (folder / "result.json").exists() or (
+        checkpoints.exists() and any(checkpoints.iterdir())
+    )
 
 
 def _check_same(folder: epath.Path, there: Any, here: Mapping[str, Any]) -> None:
@@ -96,7 +120,8 @@ def versions() -> dict[str, str]:
 class MetricWriter:
     """``metrics.jsonl`` and TensorBoard events of a run.
 
-    After a resume the lines that a lost part of the run wrote are dropped.
+    After a resume the lines that will be written anew are dropped: those of later steps, and the
+    evaluation of the step where the run goes on, which the loop repeats.
     """
 
     def __init__(self, folder: epath.Path, step: int):
@@ -105,14 +130,16 @@ class MetricWriter:
         self._path = folder / "metrics.jsonl"
         if self._path.exists():
             lines = self._path.read_text().splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
-            self._path.write_text("".join(line + "\n" for line in kept))
+            kept = [line for line in lines if _is_kept(line, step)]
+            part = folder / "metrics.jsonl.part"
+            part.write_text("".join(line + "\n" for line in kept))
+            part.replace(self._path)
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line ``{"step": …, name: value, …}``."""
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(to_json({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
@@ -121,9 +148,14 @@ class MetricWriter:
         self._events.close()
 
 
-def _step_of(line: str) -> float:
-    """The step of a line; a line cut off by a crash counts as lost."""
+def _is_kept(line: str, step: int) -> bool:
+    """Whether a line was written before the state of ``step`` was saved.
+
+    A line cut off by a crash counts as lost.
+    """
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")
+        values = json.loads(line)
+        trained = any(name.startswith("train/") for name in values)
+        return values["step"] < step or (values["step"] == step and trained)
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,97 @@
+"""The input stream is a function of (seed, step), on any number of processes."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax.data.pipeline import Stream, chunks
+
+RECORDS = [f"record {i}" for i in range(21)]
+BATCH = 8
+
+
+def encode(record: str) -> dict[str, Any]:
+    return {"token_ids": np.array([int(record.split()[1])])}
+
+
+def encode_at_random(record: str, rng: np.random.Generator) -> dict[str, Any]:
+    return {"token_ids": np.array([int(record.split()[1]), rng.integers(1 << 30)])}
+
+
+def join(examples: Any) -> dict[str, np.ndarray]:
+    return {"token_ids": np.stack([example["token_ids"] for example in examples])}
+
+
+def read(step: int, count: int, *, seed: int = 0, random: bool = False) -> list[np.ndarray]:
+    """``count`` batches from ``step`` on, this process's share of each."""
+    encoder = encode_at_random if random else encode
+    stream = Stream(RECORDS, encoder, join, BATCH, seed, random)
+    return [batch["token_ids"] for batch in islice(stream.starting_at(step), count)]
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_resuming_gives_the_same_batches(random: bool):
+    """At any step, in the middle of an epoch too."""
+    whole = read(0, 12, random=random)
+    for step in range(9):
+        for got, want in zip(read(step, 3, random=random), whole[step:], strict=False):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_far_steps_are_reached_at_once():
+    """The position is an index, not a number of batches to skip."""
+    far = 10_000_000
+    np.testing.assert_array_equal(read(far, 2)[1], read(far + 1, 1)[0])
+
+
+def test_epochs_are_permutations():
+    """Each epoch holds every record once, in an order of its own; no example is dropped."""
+    order = np.concatenate(read(0, 8))[:, 0][: 3 * len(RECORDS)]
+    epochs = order.reshape(3, len(RECORDS))
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(len(RECORDS)))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert tuple(epochs[0]) != tuple(range(len(RECORDS)))
+
+
+def test_the_seed_decides_the_order():
+    assert not np.array_equal(read(0, 2, seed=0)[0], read(0, 2, seed=1)[0])
+    np.testing.assert_array_equal(read(0, 1, seed=1)[0], read(0, 1, seed=1)[0])
+
+
+def test_random_encoding_differs_between_epochs_and_seeds():
+    drawn = np.concatenate(read(0, 8, random=True))
+    assert len({value for _, value in drawn}) == len(drawn)
+    other = np.concatenate(read(0, 8, seed=1, random=True))
+    assert not set(drawn[:, 1]) & set(other[:, 1])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("random", [False, True])
+def test_processes_share_the_global_batch(
+    processes: int, random: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Their shares, one after the other, are the batches of one process."""
+    whole = read(3, 5, random=random)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    shares = []
+    for index in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        shares.append(read(3, 5, random=random))
+    for step, want in enumerate(whole):
+        got = np.concatenate([share[step] for share in shares])
+        np.testing.assert_array_equal(got, want)
+
+
+def test_chunks():
+    assert list(chunks(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(chunks([], 3)) == []
+    taken: list[int] = []
+    first = next(chunks((taken.append(i) or i for i in range(9)), 2))
+    assert first == [0, 1]
+    assert taken == [0, 1]  # no more is read than is wanted
