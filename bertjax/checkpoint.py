@@ -24,6 +24,7 @@ from bertjax.optim import path_of
 from bertjax.types import UserError
 
 SCHEMA = 1
+REMEDY = "; remove it and run the same command again to use another"
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +132,11 @@ class Checkpoints:
             try:
                 found = self.restore(step, params, optimizer)
             except UserError as error:
-                logger.warning("%s", error)
+                logger.warning("%s", str(error).removesuffix(REMEDY))
                 continue
             self._put_aside([newer for newer in steps if newer > step])
+            if step != steps[0]:
+                logger.warning("going on from the checkpoint of step %d", step)
             return found
         if steps:
             raise UserError(
@@ -166,15 +169,16 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax and tensorstore raise many kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"{where} is damaged ({reason}); remove it") from error
+            text = str(error.args[0] if isinstance(error, KeyError) else error).strip()
+            reason = (text.splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"{where} is damaged ({reason}){REMEDY}") from error
         meta = dict(found["meta"])
         if meta.get("schema") != SCHEMA:
             raise UserError(f"{where} has schema {meta.get('schema')}, this bertjax reads {SCHEMA}")
         arrays = {name: found[name] for name in ("params", "optimizer") if name in items}
         for name, value in _digest_table(arrays).items():
             if meta["digest"].get(name) != value:
-                raise UserError(f"{where} is damaged: '{name}' is not what was saved; remove it")
+                raise UserError(f"{where} is damaged: '{name}' is not what was saved{REMEDY}")
         return Restored(step, found["params"], found.get("optimizer"), meta)
 
     def _write_error(self, error: Exception) -> UserError:

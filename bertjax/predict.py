@@ -35,7 +35,7 @@ from bertjax.tokenizers import Tokenizer
 from bertjax.train.config import DTYPES
 from bertjax.train.evaluate import Forward
 from bertjax.train.pretrained import Pretrained, load_pretrained
-from bertjax.train.workdir import is_workdir, read_json
+from bertjax.train.workdir import is_workdir, read_document
 from bertjax.types import HeadConfig, UserError, nearest
 
 Text = str | Sequence[str]
@@ -191,13 +191,15 @@ def _predictor(found: Pretrained, task: Task | None, max_length: int, dtype: str
     )
 
 
-def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task, int]:
-    """The task a run was trained for, and its longest example."""
-    document = read_json(folder / "config.json")
-    experiment, schema = document["experiment"], document["schema"]
+def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None, int]:
+    """The task a run was trained for (None: it was pretrained), and its longest example."""
+    document = read_document(folder)
+    experiment, schema = document["experiment"], document.get("schema")
     name = experiment["task"]
     if task not in (None, name):
         raise UserError(f"{folder} was trained for task '{name}', not '{task}'")
+    if schema is None:
+        return None, experiment["max_length"]
     own = name in ("classification", "regression")
     found = get_task(
         name,

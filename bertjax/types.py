@@ -38,13 +38,16 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "the con
     """Builds the dataclass ``kind`` from ``values``; ``where`` names the place in errors.
 
     Raises:
-      UserError: for a key that ``kind`` does not have.
+      UserError: for a key that ``kind`` does not have, or a value of a type that it cannot use.
     """
     known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise UserError(f"{where} has no field '{key}'{nearest(key, known)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"{where} lacks a field or has one of the wrong type: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

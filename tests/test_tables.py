@@ -133,7 +133,7 @@ BAD = [
         "tsv, row too narrow",
         "a.tsv",
         b"text\tlabel\na\n",
-        ":2 has 1 columns where 2 are expected; mend or remove the row",
+        ":2 has 1 column where 2 are expected; mend or remove the row",
     ),
     Bad(
         "csv, row too wide",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from bertjax.cli.flags import Command
 from bertjax.types import UserError
 
@@ -30,6 +32,8 @@ def main(argv: list[str]) -> int:
     from bertjax.predict import load
 
     model = load(values["from"])
+    for note in model.notes:
+        print(note, file=sys.stderr)
     task = model.task
     folder = save_huggingface(
         values["to"],

@@ -28,12 +28,12 @@ def load_model(values: Any) -> Predictor:
       UserError: if they name none or two, or it cannot be read.
     """
     from bertjax.predict import load
-    from bertjax.train.workdir import is_workdir
+    from bertjax.train.workdir import experiment_of
 
     if bool(values.workdir) == bool(values.model):
         raise UserError("name the model by one of --workdir=RUN and --model=FOLDER")
-    if values.workdir and not is_workdir(values.workdir):
-        raise UserError(f"{values.workdir} is no workdir of a run; for other folders use --model")
+    if values.workdir:
+        experiment_of(values.workdir)
     predictor = load(
         values.workdir or values.model,
         values.task,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import IO, Any
@@ -33,7 +32,11 @@ COMMAND.choice(
 COMMAND.text("columns", "The one or two columns of a table with text, separated by a comma.")
 COMMAND.text("data", "Instead of --input: files:DIR, tfds:NAME or hf:NAME, as in training.")
 COMMAND.text("split", "The split of --data.", default="test")
-COMMAND.text("output", "File to write, or - for standard output.", default="-")
+COMMAND.text(
+    "output",
+    "File to write, or - for standard output. Until it is whole its name ends in .part.",
+    default="-",
+)
 COMMAND.choice(
     "output_format", "Of the output; auto is TSV for a .tsv file.", ["auto", "jsonl", "tsv"], "auto"
 )
@@ -46,6 +49,8 @@ def main(argv: list[str]) -> int:
     if values.batch_size < 1:
         raise UserError(f"--batch_size={values.batch_size} must be at least 1")
     model = load_model(values)
+    from bertjax.train.workdir import to_json
+
     if model.task is None:
         raise UserError("this model has no trained head; fine-tune it first")
     tsv = values.output_format == "tsv" or (
@@ -55,7 +60,7 @@ def main(argv: list[str]) -> int:
         if tsv:
             print(*_header(model.task), sep="\t", file=file)
         for answer in model.stream(_inputs(values, model.task), values.batch_size):
-            line = "\t".join(_cells(answer)) if tsv else json.dumps(answer, ensure_ascii=False)
+            line = "\t".join(_cells(answer)) if tsv else to_json(answer)
             print(line, file=file, flush=values.output == "-")
     return 0
 
@@ -75,15 +80,25 @@ def _inputs(values: Any, task: Any) -> Iterator[tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _output(path: str) -> Iterator[IO[str]]:
-    """Standard output, or a file that is put in its place when it is whole."""
+    """Standard output, or a file that is put in its place when it is whole.
+
+    Raises:
+      UserError: if no file can be made there.
+    """
     if path == "-":
         yield sys.stdout
         return
     from etils import epath
 
     place = epath.Path(path)
+    if place.is_dir():
+        raise UserError(f"--output={path} is a folder; name a file in it")
     part = place.with_name(place.name + ".part")
-    with part.open("w") as file:
+    try:
+        file = part.open("w")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"there is no folder {place.parent}; make it, or correct --output") from None
+    with file:
         yield file
     part.replace(place)
 

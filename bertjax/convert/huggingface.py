@@ -148,7 +148,7 @@ def _fill(params: Params, slot: Slot, name: str, weights: Weights) -> None:
         asks, remedy = "config.json asks", "use the config.json that belongs to these weights"
         if slot.part.startswith("heads/"):
             asks = f"the head '{slot.ours[1]}' asks"
-            remedy = "give the labels of the checkpoint, or start from one without this head"
+            remedy = "give the labels of the checkpoint, or set new_head to begin with a new one"
         raise UserError(
             f"tensor '{name}' in {weights.where(name)} has shape {list(shape)}, but {asks} for "
             f"{list(slot.their_shape)}; {remedy}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,6 +102,7 @@ def _open(data: str, split: str) -> HubSplit:
         raise UserError(f"{data} needs pip install 'bertjax[{kind}]': {error}") from error
     except Exception as error:  # The libraries raise every kind, with advice of their own.
         advice = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        advice = re.sub(r"^Failed to construct dataset .*?}\": ", "", advice)
         raise UserError(f"cannot read split '{split}' of {data}: {advice}") from error
     return HubSplit(data, rows, features)
 

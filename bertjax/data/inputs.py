@@ -17,8 +17,9 @@ Texts = tuple[str, ...]
 
 
 def input_format(path: str) -> str:
-    """``tsv``, ``csv`` or ``jsonl`` by the ending of a file; ``lines`` for any other."""
-    return FORMATS.get(epath.Path(path).suffix.lower(), "lines")
+    """``tsv``, ``csv`` or ``jsonl`` by the ending of a file; ``lines`` for any other, as ``.txt``."""
+    suffix = epath.Path(path).suffix.lower()
+    return "lines" if suffix == ".txt" else FORMATS.get(suffix, "lines")
 
 
 @contextlib.contextmanager

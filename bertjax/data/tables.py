@@ -203,8 +203,8 @@ def _collect_cells(
     for line, row in rows:
         if len(row) != len(header):
             raise UserError(
-                f"{name}:{line} has {len(row)} columns where {len(header)} are expected; "
-                "mend or remove the row"
+                f"{name}:{line} has {len(row)} column{'s' * (len(row) != 1)} where {len(header)} "
+                "are expected; mend or remove the row"
             )
         table.lines.append(line)
         for append, position in cells:

@@ -65,8 +65,7 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
       Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folder = epath.Path(workdir)
-    if not (folder / "config.json").exists() and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"the workdir {folder} is not empty and holds no run; choose another one")
+    workdirs.check_place(folder)
     task = get_task(
         config.task,
         text_columns=config.text_columns,
@@ -79,10 +78,9 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
         shapes = abstract_params(parts.model, parts.mesh)
         check_patterns(shapes, config.freeze, "config field 'freeze'")
     workdirs.prepare(folder, document(parts))
-    result_path = folder / "result.json"
-    if result_path.exists():
+    if (result := workdirs.read_result(folder)) is not None:
         logger.info("the run in %s is finished; its result is read", folder)
-        return workdirs.read_json(result_path)
+        return result
     (folder / "tokenizer").mkdir(exist_ok=True)
     parts.pretrained.tokenizer.save(str(folder / "tokenizer"))
     for note in parts.pretrained.notes:
@@ -93,7 +91,7 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
         result = conclude(parts, folder, checkpoints, outcome)
     finally:
         checkpoints.close()
-    workdirs.write_json(result_path, result)
+    workdirs.write_json(folder / "result.json", result)
     return result
 
 
@@ -211,15 +209,16 @@ def conclude(
     parts: Parts, folder: epath.Path, checkpoints: Checkpoints, outcome: Outcome
 ) -> dict[str, Any]:
     """Exports the best model and sums the run up."""
-    position = outcome.position
-    state, best_step = outcome.state, position.best_step
-    step = int(state.step)
-    params = state.params
-    if best_step is not None and best_step != step:
+    position, state = outcome.position, outcome.state
+    params, step = state.params, int(state.step)
+    best_step = position.best_step if position.best_step in checkpoints.steps() else None
+    if best_step is None and position.best_step is not None:
+        logger.warning("the best checkpoint, of step %d, is gone", position.best_step)
+    elif best_step not in (None, step):
         params = checkpoints.restore(best_step, abstract_state(state).params).params
     result: dict[str, Any] = {
         "task": parts.task.name,
-        "metrics": position.best_metrics or position.metrics,
+        "metrics": position.metrics if best_step is None else position.best_metrics,
         "best_step": best_step or step,
         "last_metrics": position.metrics,
         "steps": step,

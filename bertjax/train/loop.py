@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,7 @@ from bertjax.train.progress import Progress
 from bertjax.train.state import TrainState, abstract_state
 from bertjax.train.step import Hyper, Step
 from bertjax.train.workdir import MetricWriter
+from bertjax.types import UserError
 
 Evaluate = Callable[[Any], dict[str, float]]
 
@@ -103,6 +105,16 @@ class Signals:
             signal.signal(number, handler)
 
 
+def check_finite(step: int, metrics: Mapping[str, Array]) -> None:
+    """Raises UserError where a step's loss or gradient has become infinite or NaN."""
+    wrong = [f"{name} is {float(value)}" for name, value in metrics.items() if not isfinite(value)]
+    if wrong:
+        raise UserError(
+            f"the training has diverged: at step {step} {' and '.join(wrong)}; "
+            "begin a new workdir with a lower learning_rate"
+        )
+
+
 @dataclasses.dataclass
 class Loop:
     """One run: what it computes with, and where it writes."""
@@ -172,7 +184,8 @@ class Loop:
             if step % self.config.log_every == 0 or step == 1:
                 self._log(step, metrics, progress, writer)
             due = self._evaluation_due(step)
-            if due or step % self.config.save_every == 0 or signals.received:
+            if due or self._save_due(step) or signals.received:
+                check_finite(step, metrics)
                 self._save(step, state, position)
             if signals.received:
                 raise Interrupted(signals.received, step)
@@ -183,6 +196,7 @@ class Loop:
     def _log(
         self, step: int, metrics: Mapping[str, Array], progress: Progress, writer: MetricWriter
     ) -> None:
+        check_finite(step, metrics)
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         values |= progress.rates()
         writer.write(step, values)
@@ -193,6 +207,9 @@ class Loop:
             return False
         every = self.config.eval_every
         return step == self.config.steps or (every > 0 and step % every == 0)
+
+    def _save_due(self, step: int) -> bool:
+        return step == self.config.steps or step % self.config.save_every == 0
 
     def _out_of_patience(self, position: Position) -> bool:
         return 0 < self.config.patience <= position.stale

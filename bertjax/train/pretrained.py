@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from bertjax.checkpoint import Checkpoints
+from bertjax.checkpoint import Checkpoints, absolute
 from bertjax.convert import load_huggingface, read_head
 from bertjax.models import Model
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from bertjax.train.state import abstract_params
-from bertjax.train.workdir import is_workdir, read_json
+from bertjax.train.workdir import is_workdir, read_document, read_result
 from bertjax.types import HeadConfig, ModelConfig, UserError, from_mapping
 
 
@@ -79,7 +79,7 @@ def reorder_heads(
 
 
 def _from_workdir(folder: epath.Path, heads: Mapping[str, HeadConfig]) -> Pretrained:
-    document = read_json(folder / "config.json")
+    document = read_document(folder)
     config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
     there = {name: HeadConfig(**head) for name, head in document["heads"].items()}
     step, params = restore_params(folder, config, there)
@@ -89,7 +89,7 @@ def _from_workdir(folder: epath.Path, heads: Mapping[str, HeadConfig]) -> Pretra
     notes = [f"{folder}: checkpoint of step {step} read"]
     if new:
         notes.append(f"  newly initialised: {', '.join(f'heads/{name}' for name in new)}")
-    tokenizer = load_tokenizer(str(folder / "tokenizer"))
+    tokenizer = load_tokenizer(str(absolute(folder) / "tokenizer"))
     found = {"encoder": params["encoder"], "heads": kept}
     return Pretrained(config, found, tokenizer, ("\n".join(notes),))
 
@@ -109,8 +109,7 @@ def restore_params(
         steps = checkpoints.steps()
         if not steps:
             raise UserError(f"{folder} has no checkpoint yet; train it, or name another model")
-        result = folder / "result.json"
-        best = read_json(result).get("best_step") if result.exists() else None
+        best = (read_result(folder) or {}).get("best_step")
         if best not in steps:
             best = checkpoints.restore(steps[0], shapes).meta["position"]["best_step"]
         restored = checkpoints.restore(best if best in steps else steps[0], shapes)

@@ -86,18 +86,16 @@ def quickstart(config: QuickstartConfig, workdir: str, say: Say) -> dict[str, An
     """
     began = time.perf_counter()
     folder = epath.Path(workdir)
-    if not (folder / "config.json").exists() and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"the workdir {folder} is not empty and holds no run; choose another one")
+    workdirs.check_place(folder)
     corpus, tokenizer = prepare(config, folder, say)
-    result_path = folder / "result.json"
-    if result_path.exists():
+    if (found := workdirs.read_result(folder)) is not None:
         say(f"The run in {folder} is finished; this is its result.")
-        return workdirs.read_json(result_path)
+        return found
     result = {"task": "quickstart", **pretrain_on(config, corpus, tokenizer, folder, say)}
     result |= compare(config, folder, say)
     result["seconds"] = round(time.perf_counter() - began, 1)
     result["device"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    workdirs.write_json(result_path, result)
+    workdirs.write_json(folder / "result.json", result)
     return result
 
 

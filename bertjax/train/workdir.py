@@ -15,6 +15,8 @@ from bertjax.types import UserError
 
 MAY_CHANGE = ("mesh", "log_every", "save_every", "unroll")
 """Fields of the experiment that a resumed run may set anew: they do not change its result."""
+WRITTEN_FIRST = ("config.json", "tokenizer", "metrics.jsonl", "tensorboard")
+"""What a run writes before anything is saved."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
 
@@ -38,16 +40,55 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: epath.Path) -> dict[str, Any]:
-    """Reads a JSON file of a workdir.
+def read_json(path: epath.Path, remedy: str = "restore it from a copy") -> dict[str, Any]:
+    """Reads a JSON file of a workdir; ``remedy`` says what to do where it is damaged.
 
     Raises:
-      UserError: if it is not JSON.
+      UserError: if it is not a JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); the run cannot be read") from error
+        raise UserError(f"{path} is damaged: it is not JSON ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object; {remedy}")
+    return value
+
+
+def read_result(folder: epath.Path) -> dict[str, Any] | None:
+    """What ``result.json`` says; None while the run is not finished.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    path = folder / "result.json"
+    remedy = "remove it and run the same command again"
+    return read_json(path, remedy) if path.exists() else None
+
+
+def read_document(folder: epath.Path) -> dict[str, Any]:
+    """What ``config.json`` of a workdir says: ``experiment``, ``model``, ``heads`` and more.
+
+    Raises:
+      UserError: if there is none, it is damaged, or no run wrote it.
+    """
+    path = folder / "config.json"
+    if not path.exists() or "bertjax" not in (document := read_json(path)):
+        raise UserError(f"{folder} is no workdir of a run; for other folders use --model")
+    for name in ("experiment", "model", "heads"):
+        if not isinstance(document.get(name), dict):
+            raise UserError(f"{path} is damaged: it lacks '{name}'; restore it from a copy")
+    return document
+
+
+def check_place(folder: epath.Path) -> None:
+    """Raises UserError where a workdir cannot be: a file, or a folder of other things."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the workdir {folder} is a file; choose another --workdir")
+    if not (folder / "config.json").exists() and folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"the workdir {folder} is not empty and holds no run; choose another --workdir"
+        )
 
 
 def is_workdir(path: str | epath.PathLike) -> bool:
@@ -61,7 +102,7 @@ def is_workdir(path: str | epath.PathLike) -> bool:
 
 def experiment_of(path: str) -> dict[str, Any]:
     """The fields of the experiment that a workdir holds."""
-    return read_json(epath.Path(path) / "config.json")["experiment"]
+    return read_document(epath.Path(path))["experiment"]
 
 
 def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
@@ -90,10 +131,8 @@ def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
 
 def _has_begun(folder: epath.Path) -> bool:
     """Whether there is anything to lose: a run that failed before its first save left nothing."""
-    checkpoints = folder / "checkpoints"
-    return (folder / "result.json").exists() or (
-        checkpoints.exists() and any(checkpoints.iterdir())
-    )
+    saved = [path for path in folder.iterdir() if path.name not in WRITTEN_FIRST]
+    return any(path.name != "checkpoints" or any(path.iterdir()) for path in saved)
 
 
 def _check_same(folder: epath.Path, there: Any, here: Mapping[str, Any]) -> None:
