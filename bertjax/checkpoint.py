@@ -11,7 +11,9 @@ import dataclasses
 import errno
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +67,8 @@ class Checkpoints:
         self.folder = absolute(folder) / "checkpoints"
         self._policy = _LatestAndBest()
         self._read_only = read_only
+        if not isinstance(sys.unraisablehook, _LateAnswers):
+            sys.unraisablehook = _LateAnswers(sys.unraisablehook)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy, create=not read_only, read_only=read_only
         )
@@ -107,8 +111,15 @@ class Checkpoints:
             raise self._write_error(error) from error
 
     def close(self) -> None:
-        """Ends the background threads."""
-        self._manager.close()
+        """Ends the background threads.
+
+        Raises:
+          UserError: when the last write met a full or read-only disk.
+        """
+        try:
+            self._manager.close()
+        except Exception as error:
+            raise self._write_error(error) from error
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, newest first."""
@@ -169,15 +180,13 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax and tensorstore raise many kinds
-            text = str(error.args[0] if isinstance(error, KeyError) else error).strip()
-            reason = (text.splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"{where} is damaged ({reason}){REMEDY}") from error
+            raise UserError(f"{where} is damaged ({_reason(error)}){REMEDY}") from error
         meta = dict(found["meta"])
         if meta.get("schema") != SCHEMA:
             raise UserError(f"{where} has schema {meta.get('schema')}, this bertjax reads {SCHEMA}")
         arrays = {name: found[name] for name in ("params", "optimizer") if name in items}
         for name, value in _digest_table(arrays).items():
-            if meta["digest"].get(name) != value:
+            if meta.get("digest", {}).get(name) != value:
                 raise UserError(f"{where} is damaged: '{name}' is not what was saved{REMEDY}")
         return Restored(step, found["params"], found.get("optimizer"), meta)
 
@@ -189,6 +198,28 @@ class Checkpoints:
             f"cannot write a checkpoint to {self.folder} ({reason}); {remedy} and run the same "
             "command again: it goes on from the last complete checkpoint"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _LateAnswers:
+    """Drops what tensorstore's threads raise once a failure has ended orbax's event loop.
+
+    What else was being read or written still answers to that loop, each with a traceback.
+    """
+
+    before: Callable[[Any], Any]
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self.before(unraisable)
+
+
+def _reason(error: Exception) -> str:
+    """The kind of the error and the last file it names, or else its first line."""
+    text = str(error.args[0] if isinstance(error, KeyError) else error).strip()
+    if files := re.findall(r'local file "([^"]+)"', text):
+        return f"{text.partition(':')[0]} in {files[-1]}"
+    return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
 @jax.jit

@@ -55,7 +55,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     if any(size < 1 for size in sizes) or int(np.prod(sizes)) != len(devices):
         raise UserError(
             f"mesh: data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not "
-            f"multiply to the {len(devices)} devices here; give sizes that do, one of them -1 for what is left"
+            f"multiply to the {len(devices)} devices here; give sizes that do, "
+            "one of them -1 for what is left"
         )
     return jax.make_mesh(
         tuple(sizes), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=list(devices)

@@ -97,7 +97,9 @@ def _output(path: str) -> Iterator[IO[str]]:
     try:
         file = part.open("w")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no folder {place.parent}; make it, or correct --output") from None
+        raise UserError(
+            f"there is no folder {place.parent}; make it, or correct --output"
+        ) from None
     with file:
         yield file
     part.replace(place)

@@ -101,7 +101,9 @@ def _expected_file(root: epath.Path, folder: str, name: str) -> str:
     for path in candidates:
         if path.exists():
             return str(path)
-    raise UserError(f"there is neither {candidates[0]} nor {candidates[1]}; name the folder of the data set")
+    raise UserError(
+        f"there is neither {candidates[0]} nor {candidates[1]}; name the folder of the data set"
+    )
 
 
 def _found_file(folder: epath.Path, split: str) -> str:

@@ -17,7 +17,7 @@ Texts = tuple[str, ...]
 
 
 def input_format(path: str) -> str:
-    """``tsv``, ``csv`` or ``jsonl`` by the ending of a file; ``lines`` for any other, as ``.txt``."""
+    """``tsv``, ``csv`` or ``jsonl`` by a file's ending; ``lines`` for any other, ``.txt`` too."""
     suffix = epath.Path(path).suffix.lower()
     return "lines" if suffix == ".txt" else FORMATS.get(suffix, "lines")
 

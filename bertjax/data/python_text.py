@@ -33,6 +33,7 @@ LIBRARIES = (
 """``python`` is the standard library; the others are packages that bertjax itself depends on."""
 
 LARGEST_FILE = 1_000_000
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 _SKIPPED = {"test", "tests", "_tests", "testing", "site-packages", "dist-packages", "idlelib"}
 _NAMES = re.compile(
     r"(?<![a-z])(?:hugging[ _-]?face(?:[ _-]hub)?|scikit[ -]learn|c?python3?|numpy|scipy|sklearn|"
@@ -138,10 +139,23 @@ def docstrings(source: str) -> Iterator[str]:
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+    if text := ast.get_docstring(tree):
+        yield text
+    for node in _definitions(tree.body):
+        if text := ast.get_docstring(node):
             yield text
+
+
+def _definitions(body: Iterable[ast.stmt]) -> Iterator[ast.ClassDef | _Function]:
+    """Classes and functions in order, methods included; what is inside a function is left out."""
+    for node in body:
+        if isinstance(node, _Function):
+            yield node
+        elif isinstance(node, ast.ClassDef):
+            yield node
+            yield from _definitions(node.body)
+        elif isinstance(node, ast.If | ast.Try):
+            yield from _definitions([*node.body, *node.orelse])
 
 
 def _passages(library: str) -> Iterator[Passage]:

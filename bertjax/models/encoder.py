@@ -47,13 +47,23 @@ class Embeddings(nn.Module):
     def __call__(
         self, token_ids: Array, type_ids: Array, positions: Array, dropout: Dropout | None
     ) -> Array:
-        x = self.word[token_ids] + self.position[positions] + self.type[type_ids]
-        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = _rows(self.word, token_ids, "vocab")
+        x = x + _rows(self.position, positions, "position") + _rows(self.type, type_ids, "type")
         return drop(self, self.norm(x), dropout and dropout.hidden)
 
     def attend(self, x: Array) -> Array:
         """Scores ``[P, D]`` against the word embeddings: ``[P, V]`` (the tied decoder)."""
         return jnp.einsum("PD,VD->PV", x, self.word.astype(x.dtype))
+
+
+def _rows(table: Array, ids: Array, axis: str) -> Array:
+    """The rows ``[B, L, D]`` of ``table`` at ``ids [B, L]``.
+
+    The table's width is gathered first: rows split by width could reach the sharding of the
+    activations only by way of a copy of all of them on every device.
+    """
+    table = nn.with_logical_constraint(table, (axis, "activation_embed"))
+    return nn.with_logical_constraint(table[ids], HIDDEN_AXES)
 
 
 class SelfAttention(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.convert import save_huggingface
-from bertjax.data.batching import Batch, Batcher, Encoded
+from bertjax.data.batching import Batcher, Encoded
 from bertjax.data.masking import Masking
 from bertjax.data.pipeline import Stream, chunks
 from bertjax.losses import Sums
@@ -43,6 +43,8 @@ class PretrainConfig:
     steps: int
     batch_size: int
     learning_rate: float
+    mask_rate: float = 0.15
+    """Of training; the held-out examples always have BERT's 0.15."""
     seed: int = 0
     log_every: int = 20
     eval_every: int = 200
@@ -138,34 +140,12 @@ def pretrain(
     mesh = make_mesh(MeshConfig())
     unroll = config.model.num_layers if jax.default_backend() == "cpu" else 1
     model = Model(config.model, tuple(HEADS.items()), unroll=unroll)
-    objective = masked_lm(model, HEAD)
-    divisor = batch_divisor(mesh)
-    batcher = Batcher(config.batch_size, config.max_length, tokenizer.pad_id, False, divisor)
-    masking = Masking.of(tokenizer)
-    held_out = masked_once(validation, masking, config.seed)
     state = create_state(model, config.optim, mesh, config.seed)
     _export(config, state.params, tokenizer, folder / "random")
     checkpoints = Checkpoints(folder)
-    loop = Loop(
-        config=LoopConfig(config.steps, config.log_every, config.eval_every),
-        train_step=make_train_step(objective, config.optim, config.steps),
-        hyper=Hyper.of(config.optim, None),
-        key=jax.random.fold_in(jax.random.key(config.seed), 1),
-        mesh=mesh,
-        batches=Stream(
-            records=train,
-            encode=masking,
-            batch=lambda examples: batcher.micro_batches(examples, 1),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            random=True,
-        ).starting_at,
-        evaluate=MaskedEvaluator(objective, held_out, batcher, mesh),
-        checkpoints=checkpoints,
-        writer=lambda step: workdirs.MetricWriter(folder, step),
-    )
     try:
-        outcome = loop.run(state)
+        parts = (masked_lm(model, HEAD), mesh, checkpoints, folder)
+        outcome = make_loop(config, tokenizer, train, validation, *parts).run(state)
     finally:
         checkpoints.close()
     _export(config, outcome.state.params, tokenizer, folder / "huggingface")
@@ -177,6 +157,42 @@ def pretrain(
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(outcome.state.params)),
         "pretraining_seconds": round(outcome.seconds, 1),
     }
+
+
+def make_loop(
+    config: PretrainConfig,
+    tokenizer: Tokenizer,
+    train: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    objective: Objective,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    folder: epath.Path,
+) -> Loop:
+    """The loop, with masks that differ each time an example is seen."""
+    batcher = Batcher(
+        config.batch_size, config.max_length, tokenizer.pad_id, False, batch_divisor(mesh)
+    )
+    stream = Stream(
+        records=train,
+        encode=Masking.of(tokenizer, config.mask_rate),
+        batch=lambda examples: batcher.micro_batches(examples, 1),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        random=True,
+    )
+    held_out = masked_once(validation, Masking.of(tokenizer), config.seed)
+    return Loop(
+        config=LoopConfig(config.steps, config.log_every, config.eval_every),
+        train_step=make_train_step(objective, config.optim, config.steps),
+        hyper=Hyper.of(config.optim, None),
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+        mesh=mesh,
+        batches=stream.starting_at,
+        evaluate=MaskedEvaluator(objective, held_out, batcher, mesh),
+        checkpoints=checkpoints,
+        writer=lambda step: workdirs.MetricWriter(folder, step),
+    )
 
 
 def _export(config: PretrainConfig, params: Any, tokenizer: Tokenizer, folder: epath.Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -164,7 +166,8 @@ class MetricWriter:
     """
 
     def __init__(self, folder: epath.Path, step: int):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
         self._path = folder / "metrics.jsonl"
         if self._path.exists():
@@ -173,18 +176,31 @@ class MetricWriter:
             part = folder / "metrics.jsonl.part"
             part.write_text("".join(line + "\n" for line in kept))
             part.replace(self._path)
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        events = folder / "tensorboard"
+        events.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(events / "events"), f".{step}")
+        self._write_event(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line ``{"step": …, name: value, …}``."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
         with self._path.open("a") as file:
             file.write(to_json({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write_event(step, summary=Summary(value=scalars))
+
+    def _write_event(self, step: int, **content: Any) -> None:
+        """Writes at once: SummaryWriter's thread would meet a full disk where no one listens."""
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
+        self._events.flush()
 
     def close(self) -> None:
-        """Flushes the events."""
-        self._events.close()
+        """Closes the events; all of them are written already."""
+        with contextlib.suppress(OSError):
+            self._events.close()
 
 
 def _is_kept(line: str, step: int) -> bool:
