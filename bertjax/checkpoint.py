@@ -191,8 +191,8 @@ class Checkpoints:
         return Restored(step, found["params"], found.get("optimizer"), meta)
 
     def _write_error(self, error: Exception) -> UserError:
-        reason = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        reason = os.strerror(errno.ENOSPC) if full else _reason(error)
         remedy = "free some space" if full else "see that the folder can be written"
         return UserError(
             f"cannot write a checkpoint to {self.folder} ({reason}); {remedy} and run the same "

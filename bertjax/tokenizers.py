@@ -102,7 +102,11 @@ class Tokenizer:
             if wordpiece:
                 (folder / "vocab.txt").write_text(_vocabulary_text(self.backend), encoding="utf-8")
         except Exception as error:  # the library raises bare Exceptions for what the disk refuses
-            raise UserError(f"cannot write the tokenizer into {folder}: {error}") from None
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise UserError(
+                f"cannot write the tokenizer into {folder}: {reason}; "
+                "free space there, or name a folder that can be written"
+            ) from None
 
     def _limited(self, max_length: int, *, paired: bool) -> tokenizers.Tokenizer:
         """The backend that truncates to ``max_length``."""

@@ -203,7 +203,8 @@ def loss_and_gradient(model: Model, params: Any) -> tuple[Any, Any]:
 
     def loss(params: Any) -> jax.Array:
         rngs, rates = {"dropout": jax.random.key(3)}, Dropout(0.2, 0.3, 0.1)
-        return model.apply({"params": params}, batch, "masked", rates, rngs=rngs).var()
+        logits: Any = model.apply({"params": params}, batch, "masked", rates, rngs=rngs)
+        return logits.var()
 
     return jax.jit(jax.value_and_grad(loss))(params)
 
@@ -222,8 +223,9 @@ def test_every_layer_and_place_draws_its_own_dropout(params: Any):
     model, batch = Model(TINY, HEADS), some_batch(TINY, np.ones((1, 1), np.int32))
 
     def loss(params: Any, seed: int) -> jax.Array:
-        rngs = {"dropout": jax.random.key(seed)}
-        return model.apply({"params": params}, batch, "masked", Dropout(0.5, 0, 0), rngs=rngs).var()
+        rngs, rates = {"dropout": jax.random.key(seed)}, Dropout(0.5, 0, 0)
+        logits: Any = model.apply({"params": params}, batch, "masked", rates, rngs=rngs)
+        return logits.var()
 
     patterns = set()
     gradients = jax.jit(jax.grad(loss))

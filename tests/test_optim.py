@@ -65,8 +65,8 @@ def train(config: OptimConfig, grads: Sequence[Any], rates: Sequence[float] | fl
         updates, state = chain.update(grad, state, params)
         return optax.apply_updates(params, updates), state
 
-    rates = [rates] * len(grads) if isinstance(rates, float) else rates
-    for grad, rate in zip(grads, rates, strict=True):
+    each = rates if isinstance(rates, Sequence) else [rates] * len(grads)
+    for grad, rate in zip(grads, each, strict=True):
         params, state = step(params, state, grad, jnp.float32(rate))
     return params
 
@@ -91,7 +91,7 @@ def expected_multiplier(name: str, step: int) -> float:
 @pytest.mark.parametrize("name", ["linear", "polynomial", "cosine", "constant"])
 def test_schedules(name: str):
     config = OptimConfig(schedule=name, warmup_ratio=WARMUP / STEPS, power=3.0)  # type: ignore
-    multiplier = schedule(config, STEPS)
+    multiplier: Any = schedule(config, STEPS)
     got = [float(multiplier(step)) for step in range(STEPS + 5)]
     want = [expected_multiplier(name, step) for step in range(STEPS + 5)]
     np.testing.assert_allclose(got, want, atol=1e-6)
@@ -102,7 +102,7 @@ def test_schedules(name: str):
 
 @pytest.mark.parametrize(("steps", "ratio", "warmup"), [(345, 0.1, 34), (5, 0.1, 0), (10, 0.0, 0)])
 def test_warmup_steps_are_rounded_down(steps: int, ratio: float, warmup: int):
-    multiplier = schedule(OptimConfig(warmup_ratio=ratio), steps)
+    multiplier: Any = schedule(OptimConfig(warmup_ratio=ratio), steps)
     assert int(np.argmax([float(multiplier(s)) for s in range(steps)])) == warmup
     assert float(multiplier(steps)) == 0
     assert float(multiplier(steps - 1)) == pytest.approx(1 / (steps - warmup), abs=1e-6)
@@ -165,7 +165,7 @@ def test_adamw_follows_torch(size: float):
     """Clipping, bias correction, decay and a schedule, over twenty steps."""
     torch = pytest.importorskip("torch", reason="needs the parity extra")
     config = OptimConfig(weight_decay=0.1, clip=1.0)
-    multiplier = schedule(config, 20)
+    multiplier: Any = schedule(config, 20)
     rates = [0.05 * float(multiplier(step)) for step in range(20)]
     grads = gradients(20, size)
     theirs = {p: torch.nn.Parameter(torch.tensor(v)) for p, v in named(some_params()).items()}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def undisturbed(command: Callable[[Path], list[str]], tmp_path_factory: Any) -> 
 
 
 def start(
-    arguments: list[str], repository: Path, log: Path, settings: Mapping[str, str]
+    arguments: list[str], repository: Path, log: Path, settings: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     """The same command in a process of its own, with as many devices as this one."""
     paths = os.pathsep.join([str(repository), *filter(None, sys.path)])

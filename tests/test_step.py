@@ -76,7 +76,7 @@ class Runner:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.start)
         objective = OBJECTIVES["classification"](MODEL, "task")
         step = make_train_step(objective, OPTIM, STEPS)
-        self.step = jax.jit(step, out_shardings=(shardings, None))
+        self.step: Any = jax.jit(step, out_shardings=(shardings, None))
 
     def __call__(
         self, state: TrainState, batch: Batch, *, dropout: Dropout = DROPOUT, rate: float = 1e-2

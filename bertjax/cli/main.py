@@ -140,8 +140,8 @@ def _run(arguments: list[str]) -> int:
 def _ready_process() -> None:
     """Chooses the CPU where there is nothing else, and silences the chatter of libraries.
 
-    Without this, an installed libtpu fills standard error with its search for a TPU, and orbax logs
-    the traceback of an error that it also raises.
+    Without this, an installed libtpu fills standard error with its search for a TPU, and orbax and
+    asyncio log the tracebacks of errors that orbax also raises.
     """
     if sys.platform == "linux" and not has_accelerator():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -150,6 +150,7 @@ def _ready_process() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

@@ -167,7 +167,7 @@ class MetricWriter:
 
     def __init__(self, folder: epath.Path, step: int):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore
 
         self._path = folder / "metrics.jsonl"
         if self._path.exists():
@@ -183,7 +183,7 @@ class MetricWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line ``{"step": …, name: value, …}``."""
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 
         with self._path.open("a") as file:
             file.write(to_json({"step": step, **values}) + "\n")
@@ -192,7 +192,7 @@ class MetricWriter:
 
     def _write_event(self, step: int, **content: Any) -> None:
         """Writes at once: SummaryWriter's thread would meet a full disk where no one listens."""
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore
 
         self._events.write_event(Event(step=step, wall_time=time.time(), **content))
         self._events.flush()
