@@ -1,5 +1,5 @@
 """``python -m bertjax COMMAND``: the same as ``bertjax COMMAND``."""
 
-from bertjax.cli.main import main
+from bertjax.cli.main import run
 
-raise SystemExit(main())
+run()

@@ -123,7 +123,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, newest first."""
-        return sorted(self._manager.all_steps(read=True), reverse=True)
+        self._manager.reload()
+        return sorted(self._manager.all_steps(), reverse=True)
 
     def restore_latest(self, params: Any, optimizer: Any) -> Restored | None:
         """The newest checkpoint that is whole; a damaged one is named and put aside.

@@ -13,7 +13,9 @@ import pytest
 import bertjax
 from bertjax.cli import quickstart as command
 from bertjax.data import python_text
+from bertjax.data.masking import Masking
 from bertjax.data.python_text import Passage
+from bertjax.tokenizers import wordpiece_tokenizer
 from bertjax.train import pretrain as pretraining
 from bertjax.train.loop import Interrupted
 from bertjax.train.quickstart import QuickstartConfig, label, quickstart, read_corpus
@@ -89,6 +91,20 @@ def test_finetuned_workdir_predicts_and_the_pretrained_one_encodes(
         example["probability"], abs=1e-3
     )
     assert bertjax.load(str(folder)).encode(["A sentence."]).shape == (1, 16)
+
+
+def test_examples_are_full_and_masked_the_same_each_time():
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+    tokenizer = wordpiece_tokenizer(words)
+    documents = [["a b c", "d e"], ["f g h a"]]
+    examples = pretraining.full_examples(documents, tokenizer, 5)
+    assert [example["token_ids"].tolist() for example in examples] == [
+        [2, 5, 6, 7, 3],
+        [2, 10, 11, 12, 3],
+    ]
+    once = pretraining.masked_once(examples, Masking.of(tokenizer), 0)
+    again = pretraining.masked_once(examples, Masking.of(tokenizer), 0)
+    assert [e["token_ids"].tolist() for e in once] == [e["token_ids"].tolist() for e in again]
 
 
 def test_a_finished_run_is_read(run: tuple[Path, dict[str, Any], list[str]]):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tiny import tiny_glue, tiny_model
+from tiny import tiny_glue, tiny_model
 
 from bertjax.convert import load_huggingface
 from bertjax.data.pipeline import Stream

@@ -48,7 +48,8 @@ def tiny_model(
     config = ModelConfig(**(sizes | overrides))
     heads = {} if head is None else {"head": head}
     model = Model(config, tuple(heads.items()))
-    variables = model.init(jax.random.key(0), example_batch(config), method="initialise")
+    init = jax.jit(lambda key: model.init(key, example_batch(config), method="initialise"))
+    variables = init(jax.random.key(0))
     params = jax.device_get(nn.unbox(variables["params"]))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")

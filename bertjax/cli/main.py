@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from bertjax import __version__
 from bertjax.types import UserError, nearest
@@ -29,6 +30,8 @@ COMMANDS = {
     "predict": "Label the lines of a file, or of standard input.",
     "convert": "Write a model in another format.",
 }
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 _REMEDIES = {
     errno.ENOSPC: "free some space and run the same command again",
@@ -50,6 +53,25 @@ _GOOGLE_VENDOR = "0x1ae0"
 _GOOGLE_NETWORK_CARD = "0x0042"
 
 
+def run() -> NoReturn:
+    """The process ``bertjax``: :func:`main`, and a Ctrl-C that ends it at once.
+
+    The training loop takes the signal over while there is a state to save. Elsewhere nothing is
+    lost, and Python's KeyboardInterrupt can get lost in a callback, is printed by an extension
+    module that is being imported, and leaves JAX's threads to crash in Python's own exit.
+    """
+    signal.signal(signal.SIGINT, _stop)
+    code = main()
+    if code == _INTERRUPTED:
+        os._exit(code)
+    sys.exit(code)
+
+
+def _stop(*_: object) -> None:
+    os.write(2, b"bertjax: interrupted\n")
+    os._exit(_INTERRUPTED)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; ``argv`` excludes the program's name and defaults to the process's own."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -61,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         print("bertjax: interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -176,4 +198,4 @@ def _fail(sentence: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from bertjax.cli.flags import Command
 from bertjax.cli.models import add_model_flags, load_model
@@ -49,6 +47,7 @@ def main(argv: list[str]) -> int:
     if values.batch_size < 1:
         raise UserError(f"--batch_size={values.batch_size} must be at least 1")
     model = load_model(values)
+    from bertjax.data.inputs import open_output
     from bertjax.train.workdir import to_json
 
     if model.task is None:
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
     tsv = values.output_format == "tsv" or (
         values.output_format == "auto" and values.output.endswith(".tsv")
     )
-    with _output(values.output) as file:
+    with open_output(values.output) as file:
         if tsv:
             print(*_header(model.task), sep="\t", file=file)
         for answer in model.stream(_inputs(values, model.task), values.batch_size):
@@ -76,33 +75,6 @@ def _inputs(values: Any, task: Any) -> Iterator[tuple[str, ...]]:
     name = "standard input" if values.input == "-" else values.input
     with open_input(values.input) as stream:
         yield from read_texts(stream, name, form, columns)
-
-
-@contextlib.contextmanager
-def _output(path: str) -> Iterator[IO[str]]:
-    """Standard output, or a file that is put in its place when it is whole.
-
-    Raises:
-      UserError: if no file can be made there.
-    """
-    if path == "-":
-        yield sys.stdout
-        return
-    from etils import epath
-
-    place = epath.Path(path)
-    if place.is_dir():
-        raise UserError(f"--output={path} is a folder; name a file in it")
-    part = place.with_name(place.name + ".part")
-    try:
-        file = part.open("w")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"there is no folder {place.parent}; make it, or correct --output"
-        ) from None
-    with file:
-        yield file
-    part.replace(place)
 
 
 def _header(task: Any) -> list[str]:

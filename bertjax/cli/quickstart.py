@@ -75,6 +75,7 @@ def _next(workdir: str) -> list[str]:
         f"bertjax predict --workdir={workdir}/finetuned",
         f"  bertjax evaluate --workdir={workdir}/finetuned --split=test",
         "  bertjax quickstart --steps=30000 --workdir=runs/longer",
+        "and, after pip install 'bertjax[hf]', on a real task with a real model:",
         "  bertjax finetune --config=configs/finetune.py:task=mrpc --workdir=runs/mrpc "
         "--config.model=google-bert/bert-base-uncased --config.data=hf:nyu-mll/glue/mrpc",
     ]

@@ -1,4 +1,4 @@
-"""What ``predict`` reads: plain lines, or tables with named columns."""
+"""What ``predict`` reads (plain lines, or tables with named columns) and where it writes."""
 
 from __future__ import annotations
 
@@ -34,6 +34,31 @@ def open_input(path: str) -> Iterator[IO[bytes]]:
         return
     with reading(path), epath.Path(path).open("rb") as file:
         yield file
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[IO[str]]:
+    """Standard output, or a file that is put in its place when it is whole.
+
+    Raises:
+      UserError: if no file can be made there.
+    """
+    if path == "-":
+        yield sys.stdout
+        return
+    place = epath.Path(path)
+    if place.is_dir():
+        raise UserError(f"--output={path} is a folder; name a file in it")
+    part = place.with_name(place.name + ".part")
+    try:
+        file = part.open("w")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"there is no folder {place.parent}; make it, or correct --output"
+        ) from None
+    with file:
+        yield file
+    part.replace(place)
 
 
 def read_texts(
@@ -74,6 +99,7 @@ def _lines(stream: Iterable[bytes], name: str, count: int) -> Iterator[Texts]:
         texts = (text,) if count == 1 else tuple(text.split("\t"))
         if len(texts) != count:
             raise UserError(
-                f"{name}:{number} has {len(texts)} texts separated by TAB, the task takes {count}"
+                f"{name}:{number} has {len(texts) - 1} TABs where the task takes {count} texts "
+                "separated by one; mend the line"
             )
         yield texts

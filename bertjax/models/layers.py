@@ -50,8 +50,8 @@ def drop(module: nn.Module, x: Array, rate: Array | float | None) -> Array:
         return x
     threshold = jnp.round(jnp.float32(rate) * 65536)
     bits = _random_bits16(module.make_rng("dropout"), x.shape)
-    scale = (65536 / (65536 - threshold)).astype(x.dtype)
-    return jnp.where(bits >= threshold.astype(jnp.uint32), x * scale, jnp.zeros((), x.dtype))
+    scaled = (x.astype(jnp.float32) * (65536 / (65536 - threshold))).astype(x.dtype)
+    return jnp.where(bits >= threshold.astype(jnp.uint32), scaled, jnp.zeros((), x.dtype))
 
 
 def _random_bits16(key: Array, shape: tuple[int, ...]) -> Array:

@@ -60,27 +60,21 @@ class PretrainConfig:
 def full_examples(
     documents: Iterable[Sequence[str]], tokenizer: Tokenizer, max_length: int
 ) -> list[Encoded]:
-    """[CLS] sentence sentence … [SEP]: as many sentences of one document as ``max_length`` takes.
+    """[CLS] tokens [SEP], each of exactly ``max_length``: a document's sentences, cut anywhere.
 
-    Source: Liu et al. 2019 (RoBERTa), section 4.2, "DOC-SENTENCES".
+    What is left at the end of a document is dropped. So there is no padding, and every batch has
+    as many masked tokens as any other but for a few.
     """
+    room = max_length - 2
     examples = []
     for sentences in documents:
-        row: list[int] = []
-        for token_ids, _ in tokenizer.encode_batch(list(sentences), max_length=max_length):
-            inner = token_ids[1:-1].tolist()
-            if row and len(row) + len(inner) > max_length - 2:
-                examples.append(_example(row, tokenizer))
-                row = []
-            row += inner
-        if row:
-            examples.append(_example(row, tokenizer))
+        encoded = tokenizer.backend.encode_batch(list(sentences), add_special_tokens=False)
+        tokens = [token for encoding in encoded for token in encoding.ids]
+        for start in range(0, len(tokens) - room + 1, room):
+            row = [tokenizer.cls_id, *tokens[start : start + room], tokenizer.sep_id]
+            token_ids = np.array(row, np.int32)
+            examples.append({"token_ids": token_ids, "type_ids": np.zeros_like(token_ids)})
     return examples
-
-
-def _example(row: list[int], tokenizer: Tokenizer) -> Encoded:
-    token_ids = np.array([tokenizer.cls_id, *row, tokenizer.sep_id], np.int32)
-    return {"token_ids": token_ids, "type_ids": np.zeros_like(token_ids)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ class QuickstartConfig:
     max_length: int = 64
     batch_size: int = 16
     learning_rate: float = 2.5e-3
-    mask_rate: float = 0.4
+    mask_rate: float = 0.33
     """A short run learns more from more masks (Wettig et al. 2023, https://arxiv.org/abs/2202.08005)."""
     finetune_max_length: int = 32
     finetune_epochs: float = 15.0
@@ -214,7 +214,7 @@ def pretrain_on(
 ) -> dict[str, Any]:
     """Masked-LM pretraining on the whole text, without labels."""
     train, validation = (
-        full_examples(by_file(passages), tokenizer, config.max_length)
+        full_examples(by_library(passages), tokenizer, config.max_length)
         for passages in (corpus.train, corpus.validation)
     )
     settings = PretrainConfig(
@@ -239,11 +239,11 @@ def pretrain_on(
     return result
 
 
-def by_file(passages: Iterable[Passage]) -> list[list[str]]:
-    """The sentences of each file, in order."""
-    documents: dict[tuple[str, str], list[str]] = {}
+def by_library(passages: Iterable[Passage]) -> list[list[str]]:
+    """The sentences of each library, in order."""
+    documents: dict[str, list[str]] = {}
     for passage in passages:
-        documents.setdefault((passage.library, passage.file), []).extend(passage.sentences)
+        documents.setdefault(passage.library, []).extend(passage.sentences)
     return list(documents.values())
 
 
