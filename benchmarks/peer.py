@@ -48,8 +48,8 @@ def metrics(task: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
     if task == "stsb":
         score = logits[:, 0]
         return {
-            "pearson": float(pearsonr(score, labels).statistic),
-            "spearman": float(spearmanr(score, labels).statistic),
+            "pearson": float(np.asarray(pearsonr(score, labels))[0]),
+            "spearman": float(np.asarray(spearmanr(score, labels))[0]),
         }
     predicted = logits.argmax(-1)
     result = {"accuracy": float(accuracy_score(labels, predicted))}

@@ -125,9 +125,9 @@ def test_a_workdir_of_something_else(
     assert "photo.jpg is a file; choose another --workdir" in refused(file, capsys)
 
 
-BROKEN_RUNS: dict[str, tuple[Callable[[Path], None], str]] = {
+BROKEN_RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut config": (lambda run: cut(run / "config.json"), "config.json is damaged: it is not JSON"),
-    "list": (lambda run: (run / "config.json").write_text("[]") and None, "it is not a JSON obje"),
+    "list": (lambda run: (run / "config.json").write_text("[]"), "it is not a JSON obje"),
     "no heads": (lambda run: change(run, heads=None), "config.json is damaged: it lacks 'heads'"),
     "no task": (lambda run: change(run, schema=None), "no trained head to score; fine-tune it"),
     "wrong type": (
