@@ -25,6 +25,14 @@ class UserError(Exception):
     """
 
 
+class Interrupted(Exception):
+    """A signal ended the run; its state is saved. ``signal`` is the number."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"stopped at step {step}; run the same command again to go on")
+        self.signal = number
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint ``; did you mean 'x'?``, or the known words where nothing comes close."""
     known = list(known)

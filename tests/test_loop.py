@@ -18,10 +18,11 @@ from bertjax.checkpoint import Checkpoints
 from bertjax.models import Dropout
 from bertjax.optim import OptimConfig
 from bertjax.sharding import MeshConfig, make_mesh, replicated
-from bertjax.train.loop import Interrupted, Loop, LoopConfig, Outcome
+from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.state import TrainState
 from bertjax.train.step import Hyper
 from bertjax.train.workdir import MetricWriter
+from bertjax.types import Interrupted
 
 SCORES = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.6, 10: 0.8}
 MESH = make_mesh(MeshConfig())

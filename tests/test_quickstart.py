@@ -17,9 +17,8 @@ from bertjax.data.masking import Masking
 from bertjax.data.python_text import Passage
 from bertjax.tokenizers import wordpiece_tokenizer
 from bertjax.train import pretrain as pretraining
-from bertjax.train.loop import Interrupted
 from bertjax.train.quickstart import QuickstartConfig, label, quickstart, read_corpus
-from bertjax.types import UserError
+from bertjax.types import Interrupted, UserError
 
 TINY = QuickstartConfig(
     steps=4,

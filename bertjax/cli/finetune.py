@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from bertjax.cli.flags import Command
@@ -28,15 +27,10 @@ def main(argv: list[str]) -> int:
     values = COMMAND.parse(argv)
     from bertjax.train.config import FinetuneConfig
     from bertjax.train.finetune import finetune
-    from bertjax.train.loop import Interrupted
 
     fields = values.config.to_dict()
     fields["data"] = (fields["data"] or "").replace("{task}", fields["task"] or "")
-    try:
-        result = finetune(FinetuneConfig.from_mapping(fields), values.workdir)
-    except Interrupted as stop:
-        print(f"bertjax: {stop}", file=sys.stderr)
-        return 128 + stop.signal
+    result = finetune(FinetuneConfig.from_mapping(fields), values.workdir)
     print(summary(result, values.workdir))
     return 0
 

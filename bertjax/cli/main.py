@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from bertjax import __version__
-from bertjax.types import UserError, nearest
+from bertjax.types import Interrupted, UserError, nearest
 
 COMMANDS = {
     "quickstart": "Watch a very small BERT learn, on this machine, without a download.",
@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         return _fail(str(error))
+    except Interrupted as stop:
+        print(f"bertjax: {stop}", file=sys.stderr)
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print("bertjax: interrupted", file=sys.stderr)
         return _INTERRUPTED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from bertjax.cli.flags import Command
@@ -24,15 +23,10 @@ COMMAND.integer("seed", "Of everything random.", default=0)
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
-    from bertjax.train.loop import Interrupted
     from bertjax.train.quickstart import QuickstartConfig, quickstart
 
     config = QuickstartConfig(steps=values.steps, seed=values.seed)
-    try:
-        result = quickstart(config, values.workdir, lambda line: print(line, flush=True))
-    except Interrupted as stop:
-        print(f"bertjax: {stop}", file=sys.stderr)
-        return 128 + stop.signal
+    result = quickstart(config, values.workdir, lambda line: print(line, flush=True))
     print(summary(result, values.workdir))
     return 0
 

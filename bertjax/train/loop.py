@@ -32,17 +32,9 @@ from bertjax.train.progress import Progress
 from bertjax.train.state import TrainState, abstract_state
 from bertjax.train.step import Hyper, Step
 from bertjax.train.workdir import MetricWriter
-from bertjax.types import UserError
+from bertjax.types import Interrupted, UserError
 
 Evaluate = Callable[[Any], dict[str, float]]
-
-
-class Interrupted(Exception):
-    """A signal ended the run; its state is saved. ``signal`` is the number."""
-
-    def __init__(self, number: int, step: int):
-        super().__init__(f"stopped at step {step}; run the same command again to go on")
-        self.signal = number
 
 
 @dataclasses.dataclass(frozen=True)

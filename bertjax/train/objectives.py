@@ -23,18 +23,25 @@ def _logits(
     return cast(Array, logits)
 
 
-def classification(model: Model, head: str) -> Objective:
-    """Cross entropy of each example's label; also how many are right."""
-
+def _cross_entropy(model: Model, head: str, labels: str, weights: str) -> Objective:
     def objective(params: Any, batch: Mapping[str, Array], drop: Any, key: Array) -> Sums:
         logits = _logits(model, head, params, batch, drop, key)
-        labels, weights = batch["labels"], batch["example_weight"]
         return {
-            "loss": cross_entropy(logits, labels, weights),
-            "accuracy": correct(logits, labels, weights),
+            "loss": cross_entropy(logits, batch[labels], batch[weights]),
+            "accuracy": correct(logits, batch[labels], batch[weights]),
         }
 
     return objective
+
+
+def classification(model: Model, head: str) -> Objective:
+    """Cross entropy of each example's label; also how many are right."""
+    return _cross_entropy(model, head, "labels", "example_weight")
+
+
+def masked_lm(model: Model, head: str) -> Objective:
+    """Cross entropy of the masked tokens. Source: Devlin et al. 2019, section 3.1."""
+    return _cross_entropy(model, head, "prediction_labels", "prediction_weight")
 
 
 def regression(model: Model, head: str) -> Objective:
@@ -43,20 +50,6 @@ def regression(model: Model, head: str) -> Objective:
     def objective(params: Any, batch: Mapping[str, Array], drop: Any, key: Array) -> Sums:
         scores = _logits(model, head, params, batch, drop, key)[:, 0]
         return {"loss": squared_error(scores, batch["labels"], batch["example_weight"])}
-
-    return objective
-
-
-def masked_lm(model: Model, head: str) -> Objective:
-    """Cross entropy of the masked tokens. Source: Devlin et al. 2019, section 3.1."""
-
-    def objective(params: Any, batch: Mapping[str, Array], drop: Any, key: Array) -> Sums:
-        logits = _logits(model, head, params, batch, drop, key)
-        labels, weights = batch["prediction_labels"], batch["prediction_weight"]
-        return {
-            "loss": cross_entropy(logits, labels, weights),
-            "accuracy": correct(logits, labels, weights),
-        }
 
     return objective
 

@@ -52,10 +52,10 @@ def load_pretrained(
     else:
         loaded = load_huggingface(source, heads)
         theirs = (read_head(loaded.raw) or (None, None))[1]
-        if labels is not None and theirs is not None:
-            reorder_heads(loaded.params, heads, theirs, labels)
-        notes = (loaded.report.text(),)
-        found = Pretrained(loaded.config, loaded.params, load_tokenizer(source), notes)
+        notes = [loaded.report.text()]
+        if labels is not None and theirs is not None and loaded.params.get("heads"):
+            notes += reorder_heads(loaded.params, heads, theirs, labels)
+        found = Pretrained(loaded.config, loaded.params, load_tokenizer(source), tuple(notes))
     notice = check_vocabulary(found.tokenizer, found.config.vocab_size)
     return dataclasses.replace(found, notes=(*found.notes, notice)) if notice else found
 
@@ -65,17 +65,21 @@ def reorder_heads(
     heads: Mapping[str, HeadConfig],
     theirs: Sequence[str],
     ours: Sequence[str],
-) -> None:
+) -> list[str]:
     """Puts classification heads, in place, from the class order ``theirs`` into ``ours``.
 
-    Nothing is done where the two are not the same words, as with LABEL_0, LABEL_1.
+    Where the two are not the same words, as with LABEL_0, LABEL_1, the order is left as it is, and
+    the note that is returned says so.
     """
-    if list(theirs) == list(ours) or sorted(theirs) != sorted(ours):
-        return
+    if list(theirs) == list(ours):
+        return []
+    if sorted(theirs) != sorted(ours):
+        return [f"  its labels {', '.join(theirs)} are taken to mean {', '.join(ours)}"]
     order = [list(theirs).index(label) for label in ours]
     for name, found in params.get("heads", {}).items():
         if heads[name].kind == "classification":
             found["kernel"], found["bias"] = found["kernel"][:, order], found["bias"][order]
+    return []
 
 
 def _from_workdir(folder: epath.Path, heads: Mapping[str, HeadConfig]) -> Pretrained:
