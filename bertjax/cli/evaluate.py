@@ -24,8 +24,6 @@ COMMAND.integer("batch_size", "Examples at a time.", default=64)
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
-    if values.batch_size < 1:
-        raise UserError(f"--batch_size={values.batch_size} must be at least 1")
     model = load_model(values)
     from bertjax.train.evaluate import Evaluator
     from bertjax.train.workdir import experiment_of, to_json

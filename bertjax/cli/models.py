@@ -25,11 +25,13 @@ def load_model(values: Any) -> Predictor:
     """The model that the flags name.
 
     Raises:
-      UserError: if they name none or two, or it cannot be read.
+      UserError: if they name none or two, it cannot be read, or ``--batch_size`` is below 1.
     """
     from bertjax.predict import load
     from bertjax.train.workdir import experiment_of
 
+    if values.batch_size < 1:
+        raise UserError(f"--batch_size={values.batch_size} must be at least 1")
     if bool(values.workdir) == bool(values.model):
         raise UserError("name the model by one of --workdir=RUN and --model=FOLDER")
     if values.workdir:

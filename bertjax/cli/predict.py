@@ -44,8 +44,6 @@ COMMAND.integer("batch_size", "Inputs at a time.", default=32)
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
-    if values.batch_size < 1:
-        raise UserError(f"--batch_size={values.batch_size} must be at least 1")
     model = load_model(values)
     from bertjax.data.inputs import open_output
     from bertjax.train.workdir import to_json
