@@ -177,7 +177,7 @@ def load(
 
 
 def _predictor(found: Pretrained, task: Task | None, max_length: int, dtype: str) -> Predictor:
-    positions = found.config.max_positions
+    positions = found.config.max_length
     if max_length > positions:
         raise UserError(f"max_length {max_length} is more than the model's {positions} positions")
     mesh = make_mesh(MeshConfig())

@@ -14,19 +14,15 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import models
 
-from bertjax.folders import first_line, local_folder, read_json, write_json
+from bertjax.folders import first_line, local_folder, write_json
+from bertjax.tokenizer_families import FAMILIES, ROLES, Vocabulary, build, join_with_types
+from bertjax.tokenizer_files import TOKENIZER_FILES, read_folder
 from bertjax.types import UserError
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-)
-
-_ROLES = {
+# Usual names, for files that name no token of that role.
+_USUAL = {
     "pad_token": ("[PAD]", "<pad>"),
     "cls_token": ("[CLS]", "<s>"),
     "sep_token": ("[SEP]", "</s>"),
@@ -91,15 +87,13 @@ class Tokenizer:
           UserError: if the folder cannot be written.
         """
         folder = Path(folder)
-        wordpiece = isinstance(self.backend.model, models.WordPiece)
-        fallback = "BertTokenizer" if wordpiece else "PreTrainedTokenizerFast"
-        settings = {"tokenizer_class": fallback, **self.settings}
-        special = {role: settings[role] for role in _ROLES if role in settings}
+        settings = self.settings
+        special = {role: settings[role] for role in ROLES if role in settings}
         try:
             self.backend.save(str(folder / "tokenizer.json"))
             write_json(folder / "tokenizer_config.json", settings)
             write_json(folder / "special_tokens_map.json", special)
-            if wordpiece:
+            if isinstance(self.backend.model, models.WordPiece):
                 (folder / "vocab.txt").write_text(_vocabulary_text(self.backend), encoding="utf-8")
         except Exception as error:  # the library raises bare Exceptions for what the disk refuses
             reason = getattr(error, "strerror", None) or first_line(error)
@@ -118,7 +112,8 @@ class Tokenizer:
             )
         if max_length not in self._truncating:
             limited = _copy(self.backend)
-            limited.enable_truncation(max_length, strategy="longest_first")
+            side = self.settings.get("truncation_side", "right")
+            limited.enable_truncation(max_length, strategy="longest_first", direction=side)
             self._truncating[max_length] = limited
         return self._truncating[max_length]
 
@@ -126,29 +121,23 @@ class Tokenizer:
 def load_tokenizer(source: str | Path, *, do_lower_case: bool | None = None) -> Tokenizer:
     """Reads the tokenizer of a local folder or a hub name.
 
-    ``tokenizer.json`` is preferred; ``vocab.txt`` alone makes BERT's WordPiece tokenizer. Where
-    both ``tokenizer.json`` and ``tokenizer_config.json`` say how BERT's text is normalised, the
-    latter wins, as in transformers. ``do_lower_case`` overrides both. A ``vocab.txt`` of which
-    nothing says whether it is lower-cased is taken to be so if no word in it has a capital.
+    ``tokenizer.json`` is preferred; without it ``vocab.txt`` (BERT, DistilBERT, ELECTRA),
+    ``vocab.json`` with ``merges.txt`` (RoBERTa), ``sentencepiece.bpe.model`` (XLM-RoBERTa,
+    CamemBERT) or ``spiece.model`` (ALBERT) is read. ``tokenizer_config.json`` or ``config.json``
+    names the tokenizer class, and the text is tokenized as that class of transformers does, with
+    the settings of ``tokenizer_config.json``. ``do_lower_case`` overrides these.
+
+    A ``vocab.txt`` of which nothing says whether it is lower-cased is taken to be so if no word in
+    it has a capital, where transformers takes every one to be so.
 
     Raises:
-      UserError: if there is no such folder or name, if the files are missing or damaged, or if
-        the vocabulary lacks a padding, [CLS] or [SEP] token.
+      UserError: if there is no such folder or name, if the files are missing or damaged, if the
+        vocabulary lacks a padding, first, last or unknown token, or if the folder names a
+        tokenizer class that has no fast tokenizer.
     """
     folder = local_folder(source, TOKENIZER_FILES)
-    settings = _read_settings(folder)
-    if do_lower_case is not None:
-        settings["do_lower_case"] = do_lower_case
-    if (folder / "tokenizer.json").is_file():
-        backend = _read_backend(folder / "tokenizer.json")
-        return _finish(_follow_settings(backend, settings), settings, folder)
-    if (folder / "vocab.txt").is_file():
-        words = _read_vocabulary(folder / "vocab.txt")
-        return _from_words(words, settings, folder)
-    raise UserError(
-        f"{folder} has neither tokenizer.json nor vocab.txt; save the model's tokenizer there "
-        f"(transformers: AutoTokenizer.from_pretrained(...).save_pretrained('{folder}'))"
-    )
+    backend, settings = read_folder(folder, do_lower_case)
+    return _finish(backend, settings, folder)
 
 
 def wordpiece_tokenizer(words: Iterable[str], *, do_lower_case: bool = True) -> Tokenizer:
@@ -157,20 +146,35 @@ def wordpiece_tokenizer(words: Iterable[str], *, do_lower_case: bool = True) -> 
     Raises:
       UserError: if the words lack [PAD], [UNK], [CLS] or [SEP].
     """
-    ids = {word: index for index, word in enumerate(words)}
-    return _from_words(ids, {"do_lower_case": do_lower_case}, Path("the given vocabulary"))
+    place = Path("the given vocabulary")
+    family = FAMILIES["BertTokenizer"]
+    settings = {
+        **family.defaults,
+        "do_lower_case": do_lower_case,
+        "tokenizer_class": "BertTokenizer",
+    }
+    vocabulary = Vocabulary({word: index for index, word in enumerate(words)})
+    return _finish(build(family, vocabulary, settings, place), settings, place)
 
 
-def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> str | None:
-    """Compares the tokenizer with the model's ``vocab_size``; a notice to print, or None.
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, type_vocab_size: int = 2) -> str | None:
+    """Compares the tokenizer with the model's sizes; a notice to print, or None.
+
+    A ``type_vocab_size`` of 0 means that the model embeds no types: then they do not matter.
 
     A model may have somewhat more rows than the tokenizer has words (at most 128 or 2 %): such
     rows pad the embedding and are never looked up, and the notice says so.
 
     Raises:
-      UserError: if a token would have no row, or if the model has so many rows more that the
-        tokenizer must be another model's.
+      UserError: if a token or a type would have no row, or if the model has so many rows more
+        that the tokenizer must be another model's.
     """
+    types = max(tokenizer.backend.encode("a", "a").type_ids) + 1
+    if 0 < type_vocab_size < types:
+        raise UserError(
+            f"the tokenizer tells {types} types of text apart but the model's type_vocab_size is "
+            f"{type_vocab_size}; use the tokenizer that was saved with this model"
+        )
     size = tokenizer.vocab_size
     if size == vocab_size:
         return None
@@ -191,48 +195,22 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> str | None:
 
 
 def _copy(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_str(backend.to_str())
+    """A tokenizer with the same model and parts and a truncation of its own.
+
+    Not by way of JSON: reading it back changes scores in their last bit, and so which of two
+    equally good splits of a text a unigram model takes.
+    """
+    copy = tokenizers.Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if getattr(backend, part) is not None:
+            setattr(copy, part, getattr(backend, part))
+    added = backend.get_added_tokens_decoder()
+    copy.add_tokens([added[index] for index in sorted(added)])
+    return copy
 
 
 def _arrays(encoding: tokenizers.Encoding) -> Encoded:
     return np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    """``tokenizer_config.json`` and, under it, ``special_tokens_map.json``; both may be absent."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            settings.update(read_json(folder / name))
-    for role in _ROLES:
-        if isinstance(settings.get(role), dict):  # a serialised AddedToken
-            settings[role] = settings[role].get("content")
-    return settings
-
-
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
-        raise UserError(
-            f"{path} is not a readable tokenizer ({first_line(error)}); get the file anew"
-        ) from None
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def _read_vocabulary(path: Path) -> dict[str, int]:
-    """Word to id: the number of its line."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as UTF-8 text ({first_line(error)}); get the file anew"
-        ) from None
-    if lines[-1] == "":
-        lines.pop()
-    return {word: index for index, word in enumerate(lines)}
 
 
 def _vocabulary_text(backend: tokenizers.Tokenizer) -> str:
@@ -244,64 +222,24 @@ def _vocabulary_text(backend: tokenizers.Tokenizer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _from_words(words: dict[str, int], settings: dict[str, Any], place: Path) -> Tokenizer:
-    """BERT's tokenizer over a bare vocabulary."""
-    settings.setdefault("do_lower_case", _looks_lower_cased(words))
-    unknown = settings.get("unk_token") or "[UNK]"
-    for role in ("unk_token", "cls_token", "sep_token"):
-        token = settings.get(role) or _ROLES[role][0]
-        if token not in words:
-            raise UserError(f"{place} has no line '{token}'; give the model's own vocabulary")
-    backend = tokenizers.Tokenizer(models.WordPiece(words, unk_token=unknown))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix="##")
-    special = [settings.get(role) or candidates[0] for role, candidates in _ROLES.items()]
-    backend.add_special_tokens([token for token in special if token in words])
-    return _finish(_follow_settings(backend, settings), settings, place)
-
-
-def _looks_lower_cased(words: Iterable[str]) -> bool:
-    return all(word == word.lower() or word.startswith("[") for word in words)
-
-
-def _follow_settings(
-    backend: tokenizers.Tokenizer, settings: Mapping[str, Any]
-) -> tokenizers.Tokenizer:
-    """Makes BERT's normaliser do what ``tokenizer_config.json`` says; others are left alone."""
-    given = backend.normalizer
-    if isinstance(given, normalizers.BertNormalizer):
-        backend.normalizer = normalizers.BertNormalizer(
-            clean_text=given.clean_text,
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", given.handle_chinese_chars),
-            strip_accents=settings.get("strip_accents", given.strip_accents),
-            lowercase=settings.get("do_lower_case", given.lowercase),
-        )
-    return backend
-
-
 def _finish(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], place: Path) -> Tokenizer:
     """Finds the special tokens and, where the file gives none, sets BERT's layout of a pair."""
-    tokens = {role: _special_token(backend, settings, role) for role in _ROLES}
+    tokens = {role: _special_token(backend, settings, role) for role in _USUAL}
     for role in ("pad_token", "cls_token", "sep_token"):
         if tokens[role] is None:
             raise UserError(
                 f"the tokenizer of {place} has no {role}; name it in tokenizer_config.json"
             )
     words = backend.get_vocab(with_added_tokens=True)
-    ids = {role: words[token] for role, token in tokens.items() if token}
+    found = {role: token for role, token in tokens.items() if token is not None}
+    ids = {role: words[token] for role, token in found.items()}
     if backend.num_special_tokens_to_add(False) == 0:
-        first, last = tokens["cls_token"], tokens["sep_token"]
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{first}:0 $A:0 {last}:0",
-            pair=f"{first}:0 $A:0 {last}:0 $B:1 {last}:1",
-            special_tokens=[(first, ids["cls_token"]), (last, ids["sep_token"])],
-        )
+        backend.post_processor = join_with_types(backend, found)
     added = backend.get_added_tokens_decoder()
     special = {index for index, token in added.items() if token.special} | set(ids.values())
     return Tokenizer(
         backend=backend,
-        settings={**settings, **{role: token for role, token in tokens.items() if token}},
+        settings={**settings, **found},
         pad_id=ids["pad_token"],
         cls_id=ids["cls_token"],
         sep_id=ids["sep_token"],
@@ -316,5 +254,5 @@ def _special_token(
 ) -> str | None:
     """The token of a role: the one named in the settings, else a usual one; None if absent."""
     named = settings.get(role)
-    candidates = (named,) if isinstance(named, str) else _ROLES[role]
+    candidates = (named,) if isinstance(named, str) else _USUAL[role]
     return next((token for token in candidates if backend.token_to_id(token) is not None), None)

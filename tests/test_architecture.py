@@ -19,6 +19,9 @@ FLOORS = {
     "types": 1,
     "folders": 1,
     "tokenizers": 1,
+    "tokenizer_families": 1,
+    "tokenizer_files": 1,
+    "tokenizer_vocabularies": 1,
     "optim": 1,
     "models": 2,
     "data": 2,
@@ -36,7 +39,12 @@ FLOORS = {
 }
 FOUNDATIONS = {"types", "folders"}
 # A neighbour on the same floor that a room stands on; never the other way round.
-BESIDE = {"predict": {"train"}}
+BESIDE = {
+    "predict": {"train"},
+    "tokenizers": {"tokenizer_families", "tokenizer_files"},
+    "tokenizer_files": {"tokenizer_families", "tokenizer_vocabularies"},
+    "tokenizer_vocabularies": {"tokenizer_families"},
+}
 # Slow to import or absent from the base install: only inside the function that needs them.
 HEAVY = {
     "beam",

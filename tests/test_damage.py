@@ -226,7 +226,12 @@ def once(patch: pytest.MonkeyPatch, owner: object, name: str, call: int) -> None
 FULL_AT = {
     "checkpoint": (ocp.CheckpointManager, "save", 3, "cannot write a checkpoint to .*free some"),
     "metrics": (workdirs.MetricWriter, "write", 3, "No space left on device; free some space"),
-    "weights": (huggingface, "save_file", 1, "cannot write the model to .*; free space there"),
+    "weights": (
+        huggingface,
+        "write_safetensors",
+        1,
+        "cannot write the model to .*; free space there",
+    ),
     "result": (workdirs, "write_json", 2, "No space left on device; free some space"),
 }
 

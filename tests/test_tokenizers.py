@@ -207,10 +207,10 @@ def _nothing(folder: Path) -> None:
     ("prepare", "message"),
     [
         (_empty, r"has neither tokenizer\.json nor vocab\.txt; save the model's tokenizer"),
-        (_without_cls, r"has no line '\[CLS\]'; give the model's own"),
-        (_without_padding, "has no pad_token; name it in tokenizer_config"),
+        (_without_cls, r"has no word '\[CLS\]', its cls_token; give the model's own"),
+        (_without_padding, r"has no word '\[PAD\]', its pad_token; give the model's own"),
         (_binary_vocabulary, r"vocab\.txt cannot be read as UTF-8 text .*; get the file anew"),
-        (_broken_tokenizer, r"tokenizer\.json is not a readable tokenizer .*; get the file anew"),
+        (_broken_tokenizer, r"tokenizer\.json cannot be read as JSON .*; get the file anew"),
         (_broken_settings, r"tokenizer_config\.json cannot be read as JSON .*; get the file anew"),
         (_a_file, "is a file, but a model is a folder; name the folder"),
         (_nothing, "there is no folder '.*'; check the path"),

@@ -3,15 +3,17 @@
 from bertjax.convert.config import FAMILIES, model_folder, read_config, read_head, write_config
 from bertjax.convert.huggingface import (
     Loaded,
-    LoadReport,
+    huggingface_heads,
     load_huggingface,
     save_huggingface,
 )
+from bertjax.convert.params import LoadReport
 
 __all__ = [
     "FAMILIES",
     "LoadReport",
     "Loaded",
+    "huggingface_heads",
     "load_huggingface",
     "model_folder",
     "read_config",

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertjax.convert.albert import ALBERT
 from bertjax.convert.bert import BERT
-from bertjax.convert.files import PICKLE_PATTERNS, SAFETENSORS_PATTERNS, WEIGHT_FILES
+from bertjax.convert.distilbert import DISTILBERT
+from bertjax.convert.electra import ELECTRA
+from bertjax.convert.files import (
+    FLAX_PATTERNS,
+    PICKLE_PATTERNS,
+    SAFETENSORS_PATTERNS,
+    WEIGHT_FILES,
+)
+from bertjax.convert.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.convert.table import Family
 from bertjax.folders import local_folder, read_json, write_json
+from bertjax.models.presets import FAMILY_DEFAULTS
 from bertjax.types import Activation, HeadConfig, HeadKind, ModelConfig, UserError, nearest
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT,)}
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ALBERT, DISTILBERT, ELECTRA)
+}
 """Every family that can be converted, by the ``model_type`` of config.json."""
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -28,11 +42,38 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 _WRITTEN = {"gelu_tanh": "gelu_new"}
 
+_WHOLE = frozenset(
+    field.name for field in dataclasses.fields(ModelConfig) if "int" in str(field.type)
+)
+"""Fields of ModelConfig that hold whole numbers."""
+
+SENTENCE_KINDS: frozenset[HeadKind] = frozenset({"classification", "regression"})
+PRETRAINING_KINDS: tuple[HeadKind, ...] = (
+    "masked_lm",
+    "next_sentence",
+    "sentence_order",
+    "replaced_token",
+)
+SIZES: dict[HeadKind, int] = {
+    "multiple_choice": 1,
+    "span": 2,
+    "next_sentence": 2,
+    "sentence_order": 2,
+    "masked_lm": 0,
+    "replaced_token": 0,
+}
+"""Of the heads whose size the labels do not give."""
+
+_PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "regression": "regression",
+}
+
 
 def model_folder(source: str | Path) -> Path:
     """The local folder of a model, fetched from the hub if it is a name there.
 
-    Pickles are fetched only if the model has no safetensors.
+    Pickles are fetched only if the model has no safetensors, Flax's files only if it has neither.
 
     Raises:
       UserError: if it is neither a folder nor a hub name that can be reached.
@@ -40,15 +81,17 @@ def model_folder(source: str | Path) -> Path:
     folder = local_folder(source, ("config.json", *SAFETENSORS_PATTERNS))
     if Path(source).expanduser().is_dir():
         return folder
-    if any((folder / name).is_file() for name in WEIGHT_FILES):
-        return folder
-    return local_folder(source, ("config.json", *PICKLE_PATTERNS))
+    for patterns in (PICKLE_PATTERNS, FLAX_PATTERNS):
+        if any((folder / name).is_file() for name in WEIGHT_FILES):
+            break
+        folder = local_folder(source, ("config.json", *patterns))
+    return folder
 
 
 def read_config(source: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The shape of a Hugging Face model, and all that its ``config.json`` says.
 
-    A field that is not there has transformers' default, which is ours too.
+    A field that is not there has transformers' default for the family.
 
     Raises:
       UserError: if there is no such file, or if it asks for something that is not supported.
@@ -61,15 +104,14 @@ def read_config(source: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         )
     raw = read_json(path)
     family = family_of(raw, path)
-    _check_supported(raw, path)
+    _check_supported(raw, family, path)
+    base = FAMILY_DEFAULTS[family.model_type]
     values: dict[str, Any] = {}
     for ours, theirs in family.config_fields.items():
-        value = raw.get(theirs)
-        if value is not None:
-            values[ours] = _number(value, theirs, getattr(ModelConfig, ours), path)
-    values["activation"] = _activation(raw, path)
+        if raw.get(theirs) is not None:
+            values[ours] = _field(raw[theirs], ours, theirs, path)
     try:
-        return ModelConfig(**values), raw
+        return dataclasses.replace(base, **values), raw
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -99,18 +141,41 @@ def read_head(raw: Mapping[str, Any]) -> tuple[HeadConfig, tuple[str, ...] | Non
     Raises:
       UserError: if ``id2label`` does not number its labels from 0.
     """
-    architectures = raw.get("architectures") or []
-    if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
-        return None
+    heads, labels = read_heads(raw)
+    head = next((head for kind, head in heads.items() if kind in SENTENCE_KINDS), None)
+    return None if head is None else (head, labels)
+
+
+def read_heads(
+    raw: Mapping[str, Any],
+) -> tuple[dict[str, HeadConfig], tuple[str, ...] | None]:
+    """The heads of the class that ``config.json`` names, by kind, and the labels of a classifier.
+
+    Raises:
+      UserError: if ``id2label`` does not number its labels from 0.
+    """
+    family = FAMILIES[raw["model_type"]]
+    kinds: set[HeadKind] = set()
+    for name in raw.get("architectures") or ():
+        kinds |= family.kinds(str(name))
+    labels = _labels(raw)
+    if kinds & SENTENCE_KINDS:
+        number = len(labels) == 1 or raw.get("problem_type") == "regression"
+        kinds -= SENTENCE_KINDS
+        kinds.add("regression" if number else "classification")
+    heads: dict[str, HeadConfig] = {
+        kind: HeadConfig(kind, SIZES.get(kind, len(labels))) for kind in sorted(kinds)
+    }
+    return heads, labels if kinds & {"classification", "token_classification"} else None
+
+
+def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
     labels = raw.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     try:
         named = {int(index): str(label) for index, label in labels.items()}
-        ordered = tuple(named[index] for index in range(len(named)))
+        return tuple(named[index] for index in range(len(named)))
     except (ValueError, AttributeError, KeyError):
         raise UserError("config.json's 'id2label' must number its labels 0, 1, 2, …") from None
-    if len(ordered) == 1 or raw.get("problem_type") == "regression":
-        return HeadConfig("regression", len(ordered)), None
-    return HeadConfig("classification", len(ordered)), ordered
 
 
 def write_config(
@@ -119,7 +184,7 @@ def write_config(
     heads: Mapping[str, HeadConfig],
     labels: Sequence[str] | None = None,
     *,
-    model_type: str = "bert",
+    dtype: str = "float32",
 ) -> None:
     """Writes the ``config.json`` of a model into a folder, as transformers v4 and v5 read it.
 
@@ -127,25 +192,29 @@ def write_config(
       UserError: if no class of transformers has these heads, or if the labels are not as many as
         the head's classes.
     """
-    family = FAMILIES[model_type]
+    family = FAMILIES[config.model_type]
     raw: dict[str, Any] = {
-        "model_type": model_type,
+        "model_type": config.model_type,
         "architectures": [_architecture(family, heads)],
-        "hidden_act": _WRITTEN.get(config.activation, config.activation),
-        "dtype": "float32",
-        **{theirs: getattr(config, ours) for ours, theirs in family.config_fields.items()},
+        "dtype": dtype,
     }
+    for ours, theirs in family.config_fields.items():
+        value = getattr(config, ours)
+        raw[theirs] = _WRITTEN.get(value, value) if isinstance(value, str) else value
+    if config.embedding_size is None and "embedding_size" in family.config_fields:
+        raw["embedding_size"] = config.hidden_size
     for name, head in heads.items():
-        if head.kind == "classification":
+        if head.kind in ("classification", "token_classification"):
             words = list(labels or (f"LABEL_{index}" for index in range(head.size)))
             if len(words) != head.size:
                 raise UserError(
                     f"the head '{name}' has {head.size} classes but {len(words)} labels are given"
                 )
-            raw |= {"problem_type": "single_label_classification", **_label_maps(words)}
+            raw |= _label_maps(words)
         elif head.kind == "regression":
-            words = [f"LABEL_{index}" for index in range(head.size)]
-            raw |= {"problem_type": "regression", **_label_maps(words)}
+            raw |= _label_maps([f"LABEL_{index}" for index in range(head.size)])
+        if head.kind in _PROBLEM_TYPES:
+            raw["problem_type"] = _PROBLEM_TYPES[head.kind]
     write_json(folder / "config.json", raw)
 
 
@@ -166,35 +235,38 @@ def _architecture(family: Family, heads: Mapping[str, HeadConfig]) -> str:
     return family.architectures[frozenset(kinds)]
 
 
-def _number(value: Any, field: str, default: Any, path: Path) -> int | float:
-    """Checks that a field is a number, a whole one where its default is."""
-    whole = isinstance(default, int)
+def _field(value: Any, ours: str, theirs: str, path: Path) -> Any:
+    """A field's value as ModelConfig takes it: the name of an activation, or a number."""
+    if ours in ("activation", "choice_dense"):
+        return _activation(value, theirs, path)
+    whole = ours in _WHOLE
     wanted = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, wanted):
         kind = "a whole number" if whole else "a number"
-        raise UserError(f"{path}: the field '{field}' must be {kind}, not {value!r}; correct it")
-    if value < (0 if field == "pad_token_id" or not whole else 1):
-        raise UserError(f"{path}: the field '{field}' must not be {value!r}; correct it")
+        raise UserError(f"{path}: the field '{theirs}' must be {kind}, not {value!r}; correct it")
+    if value < (0 if ours == "pad_token_id" or not whole else 1):
+        raise UserError(f"{path}: the field '{theirs}' must not be {value!r}; correct it")
     return value
 
 
-def _activation(raw: Mapping[str, Any], path: Path) -> Activation:
-    name = str(raw.get("hidden_act", "gelu"))
+def _activation(value: Any, field: str, path: Path) -> Activation:
+    name = str(value)
     if name not in _ACTIVATIONS:
         raise UserError(
-            f"{path} has hidden_act '{name}', which is not supported{nearest(name, _ACTIVATIONS)}"
+            f"{path} has {field} '{name}', which is not supported{nearest(name, _ACTIVATIONS)}"
         )
     return _ACTIVATIONS[name]
 
 
-def _check_supported(raw: Mapping[str, Any], path: Path) -> None:
+def _check_supported(raw: Mapping[str, Any], family: Family, path: Path) -> None:
     """Refuses what would load but compute something else."""
-    position = raw.get("position_embedding_type", "absolute")
-    if position != "absolute":
-        raise UserError(
-            f"{path} has position_embedding_type '{position}', and only 'absolute' is supported; "
-            "choose another checkpoint"
-        )
+    absolute = {"position_embedding_type": ("absolute",)}
+    for field, allowed in {**absolute, **family.allowed}.items():
+        if field in raw and raw[field] not in allowed:
+            raise UserError(
+                f"{path} has {field} {raw[field]!r}, and only "
+                f"{' or '.join(map(repr, allowed))} is supported; choose another checkpoint"
+            )
     for field in ("is_decoder", "add_cross_attention", "pruned_heads"):
         if raw.get(field):
             raise UserError(

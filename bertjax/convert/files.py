@@ -1,21 +1,22 @@
-"""Readers of weight files: safetensors and PyTorch pickles, whole or in shards.
+"""Readers of weight files: safetensors, PyTorch pickles and Flax msgpack, whole or in shards.
 
-A tensor is read when it is asked for, so that a large checkpoint is never twice in memory.
+A tensor is read when it is asked for, and in pieces, so that a large checkpoint is never twice in
+memory: beside the arrays that the caller keeps, reading takes a few tens of MiB.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
+import json
 from pathlib import Path
 from typing import Any, Protocol
 
-import ml_dtypes  # noqa: F401  (makes bfloat16 known to NumPy, hence to safetensors)
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from bertjax.folders import read_json
+from bertjax.convert.flax_files import FlaxFile, torch_name
+from bertjax.convert.pickles import PickleFile
+from bertjax.convert.stored import BFLOAT16, Stored, all_finite, read_stored
+from bertjax.folders import first_line, read_json
 from bertjax.types import UserError
 
 WEIGHT_FILES = (
@@ -23,11 +24,27 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "flax_model.msgpack",
+    "flax_model.msgpack.index.json",
 )
 """In the order in which they are looked for."""
 
 SAFETENSORS_PATTERNS = ("model*.safetensors", "model.safetensors.index.json")
 PICKLE_PATTERNS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+FLAX_PATTERNS = ("flax_model*.msgpack", "flax_model.msgpack.index.json")
+
+_SAFETENSORS_TYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": BFLOAT16,
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
 
 
 class WeightFile(Protocol):
@@ -44,7 +61,7 @@ class WeightFile(Protocol):
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor, in the type in which it is stored."""
+        """The tensor, as float32 if it is a floating-point one, else as it is stored."""
         ...
 
 
@@ -75,13 +92,12 @@ class Weights:
           UserError: if it is not made of floating-point numbers, or not of finite ones.
         """
         array = self._files[name].read(name)
-        if array.dtype.kind not in "fV":  # V: bfloat16
+        if array.dtype != np.float32:
             raise UserError(
                 f"tensor '{name}' in {self.where(name)} holds {array.dtype} where weights are "
                 "floating-point numbers; quantised models must be converted first"
             )
-        array = array.astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
+        if not all_finite(array):
             raise UserError(
                 f"tensor '{name}' in {self.where(name)} holds NaN or infinite numbers; "
                 "the training that wrote it diverged, or the file is damaged: get another"
@@ -117,6 +133,8 @@ def _open_index(index: Path) -> Weights:
         isinstance(shard, str) and Path(shard).name == shard for shard in weight_map.values()
     ):
         raise UserError(f"{index} has no 'weight_map' from tensors to files; get the file anew")
+    if index.name.startswith("flax_model."):
+        weight_map = {torch_name(name.split("/")): shard for name, shard in weight_map.items()}
     shards: dict[str, WeightFile] = {}
     for shard in sorted(set(weight_map.values())):
         if not (index.parent / shard).is_file():
@@ -136,11 +154,12 @@ def _open_index(index: Path) -> Weights:
 
 
 def _open_file(path: Path) -> WeightFile:
-    return SafetensorsFile(path) if path.suffix == ".safetensors" else PickleFile(path)
+    readers = {".safetensors": SafetensorsFile, ".msgpack": FlaxFile}
+    return readers.get(path.suffix, PickleFile)(path)
 
 
 class SafetensorsFile:
-    """One .safetensors file, mapped into memory.
+    """One .safetensors file. The library checks its header; the numbers are read without it.
 
     Raises:
       UserError: if the file is truncated or not of this format.
@@ -149,82 +168,49 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file: Any = safe_open(str(path), framework="numpy")
+            with safe_open(str(path), framework="numpy"):
+                self._start, self._header = _safetensors_header(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(
-                f"{path} is not a whole safetensors file ({error}); get the file anew"
+                f"{path} is not a whole safetensors file ({first_line(error)}); get the file anew"
             ) from None
 
     def names(self) -> list[str]:
         """The names of its tensors."""
-        return list(self._file.keys())
+        return list(self._header)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
-        return tuple(self._file.get_slice(name).get_shape())
+        return tuple(self._header[name]["shape"])
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor, in the type in which it is stored."""
-        try:
-            return self._file.get_tensor(name)
-        except (SafetensorError, TypeError, AttributeError, KeyError) as error:
+        """The tensor, as float32 if it is a floating-point one.
+
+        Raises:
+          UserError: if NumPy has no such type, or if the file was changed meanwhile.
+        """
+        entry = self._header[name]
+        if entry["dtype"] not in _SAFETENSORS_TYPES:
             raise UserError(
-                f"tensor '{name}' in {self.path} has a type that cannot be read ({error}); "
-                "save the model in float32, float16 or bfloat16"
-            ) from None
-
-
-class PickleFile:
-    """One PyTorch pickle, read with ``weights_only=True``: nothing in it is ever executed.
-
-    Raises:
-      UserError: if torch is not installed, or if the file is damaged or wants more than weights.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            import torch
-        except ImportError:
-            raise UserError(
-                f"reading {path} needs torch: pip install bertjax[torch], "
-                "or save the model as safetensors"
-            ) from None
-        try:
-            state = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+                f"tensor '{name}' in {self.path} has a type that cannot be read "
+                f"({entry['dtype']}); save the model in float32, float16 or bfloat16"
             )
-        except pickle.UnpicklingError as error:
-            raise UserError(_refusal(path, str(error))) from None
-        except Exception as error:  # a damaged pickle fails in whatever operation it reaches
+        first, stop = entry["data_offsets"]
+        spans = ((self._start + first, stop - first),)
+        stored = Stored(_SAFETENSORS_TYPES[entry["dtype"]], self.shape(name), spans)
+        try:
+            return read_stored(self.path, stored)
+        except (OSError, ValueError) as error:
             raise UserError(
-                f"{path} is not a whole PyTorch file ({type(error).__name__}); get the file anew"
+                f"tensor '{name}' in {self.path} cannot be read ({first_line(error)}); "
+                "get the file anew"
             ) from None
-        if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
-            raise UserError(
-                f"{path} holds something else than a table of tensors; "
-                "save the model's state_dict() itself"
-            )
-        self._state = state
-
-    def names(self) -> list[str]:
-        """The names of its tensors."""
-        return list(self._state)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it."""
-        return tuple(self._state[name].shape)
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor, as float32 if it is a floating-point one."""
-        tensor = self._state[name].detach()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _refusal(path: Path, message: str) -> str:
-    wanted = re.search(r"GLOBAL ([\w.]+)", message)
-    what = f" ({wanted.group(1)})" if wanted else ""
-    return (
-        f"{path} is refused: its pickle is damaged or wants more than weights{what}, which could "
-        "run code; save the model as safetensors"
-    )
+def _safetensors_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the numbers begin, and the entry of each tensor, of a file that was found whole."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return 8 + length, header

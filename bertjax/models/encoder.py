@@ -3,10 +3,13 @@
 Source: Devlin et al. 2019, section 3, and google-research/bert ``modeling.py``. The layers are one
 scanned module, so their parameters carry a leading ``layers`` axis whatever the execution.
 
-Einsum letters: B batch (rows), L length, D model width, N heads, H head width.
+Einsum letters: B batch (rows), L length, D model width, E width of the embedding tables, N heads,
+H head width.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -27,7 +30,10 @@ from bertjax.types import ModelConfig
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and type embeddings, normalised: ``[B, L]`` ids to ``[B, L, D]``."""
+    """Sum of word, position and type embeddings, normalised: ``[B, L]`` ids to ``[B, L, D]``.
+
+    Where the tables are narrower than the layers a projection follows (Lan et al. 2020, 3.1).
+    """
 
     config: ModelConfig
     dtype: DTypeLike
@@ -36,24 +42,32 @@ class Embeddings(nn.Module):
         config = self.config
         self.word = self._table("word", config.vocab_size, "vocab")
         self.position = self._table("position", config.max_positions, "position")
-        self.type = self._table("type", config.type_vocab_size, "type")
-        self.norm = LayerNorm(config.norm_eps, self.dtype)
+        if config.embeds_types:
+            self.type = self._table("type", config.type_vocab_size, "type")
+        self.norm = LayerNorm(config.norm_eps)
+        if config.projects_embeddings:
+            shape, axes = (config.hidden_size,), ("embed_in", "embed")
+            self.projection = Dense(shape, axes, config.initializer_range, self.dtype)
 
     def _table(self, name: str, rows: int, axis: str) -> Array:
         init = nn.initializers.normal(self.config.initializer_range)
-        shape = (rows, self.config.hidden_size)
+        shape = (rows, self.config.embedding_width)
         return parameter(self, name, init, (axis, "embed"), shape)
 
     def __call__(
         self, token_ids: Array, type_ids: Array, positions: Array, dropout: Dropout | None
     ) -> Array:
         x = _rows(self.word, token_ids, "vocab")
-        x = x + _rows(self.position, positions, "position") + _rows(self.type, type_ids, "type")
-        return drop(self, self.norm(x), dropout and dropout.hidden)
+        x = x + _rows(self.position, positions + self.config.position_offset, "position")
+        if self.config.embeds_types:
+            x = x + _rows(self.type, type_ids, "type")
+        x = drop(self, self.norm(x), dropout and dropout.hidden)
+        return self.projection(x).astype(jnp.float32) if self.config.projects_embeddings else x
 
     def attend(self, x: Array) -> Array:
-        """Scores ``[P, D]`` against the word embeddings: ``[P, V]`` (the tied decoder)."""
-        return jnp.einsum("PD,VD->PV", x, self.word.astype(x.dtype))
+        """Scores ``[P, E]`` against the word embeddings: ``[P, V]`` (the tied decoder)."""
+        x, word = x.astype(self.dtype), self.word.astype(self.dtype)
+        return jnp.einsum("PE,VE->PV", x, word)
 
 
 def _rows(table: Array, ids: Array, axis: str) -> Array:
@@ -82,17 +96,17 @@ class SelfAttention(nn.Module):
             names = ("activation_batch", "activation_length", "activation_heads", "activation_kv")
             return nn.with_logical_constraint(y, names)
 
-        mixed = attention(
-            project("query"),
-            project("key"),
-            project("value"),
-            bias,
-            lambda weights: drop(self, weights, dropout and dropout.attention),
-        )
+        def dropped(weights: Array) -> Array:
+            self.sow("intermediates", "attention", weights)
+            return drop(self, weights, dropout and dropout.attention)
+
+        mixed = attention(project("query"), project("key"), project("value"), bias, dropped)
         shape, axes = (config.hidden_size,), ("heads", "kv", "embed")
         output = Dense(shape, axes, config.initializer_range, self.dtype, contract=2, name="output")
-        y = drop(self, output(mixed), dropout and dropout.hidden)
-        return LayerNorm(config.norm_eps, self.dtype, name="norm")(x + y)
+        y = output(mixed)
+        if config.attention_output_dropout:
+            y = drop(self, y, dropout and dropout.hidden)
+        return LayerNorm(config.norm_eps, name="norm")(x, y)
 
 
 class FeedForward(nn.Module):
@@ -112,8 +126,10 @@ class FeedForward(nn.Module):
         y = nn.with_logical_constraint(
             y, ("activation_batch", "activation_length", "activation_mlp")
         )
-        y = drop(self, down(y), dropout and dropout.hidden)
-        return LayerNorm(config.norm_eps, self.dtype, name="norm")(x + y)
+        y = down(y)
+        if config.mlp_output_dropout:
+            y = drop(self, y, dropout and dropout.hidden)
+        return LayerNorm(config.norm_eps, name="norm")(x, y)
 
 
 class Layer(nn.Module):
@@ -127,7 +143,40 @@ class Layer(nn.Module):
         x = nn.with_logical_constraint(x, HIDDEN_AXES)
         x = SelfAttention(self.config, self.dtype, name="attention")(x, bias, dropout)
         x = FeedForward(self.config, self.dtype, name="mlp")(x, dropout)
+        self.sow("intermediates", "hidden", x)
         return x, None
+
+
+def layer_stack(config: ModelConfig, unroll: int) -> Any:
+    """The class of all layers as one: scans of :class:`Layer`, with its call.
+
+    Parameters have the leading axes of ``config.layer_stack``. In ALBERT (Lan et al. 2020, 3.1) a
+    group's parameters serve every one of its repetitions.
+    """
+    if config.layer_groups is None:
+        return _scan(Layer, config.num_layers, unroll, "layers")
+    group = Layer
+    if config.inner_layers > 1:
+        group = _scan(group, config.inner_layers, unroll, "inner_layers")
+    group = _scan(group, config.num_layers // config.layer_groups, unroll, None)
+    return _scan(group, config.layer_groups, unroll, "layers")
+
+
+def _scan(module: Any, length: int, unroll: int, axis: str | None) -> Any:
+    """``length`` runs of a module: with its parameters stacked along ``axis``, or None: shared."""
+    stacked: dict[Any, Any] = {"intermediates": 0}
+    if axis is not None:
+        stacked["params"] = 0
+    return nn.scan(
+        module,
+        variable_axes=stacked,
+        variable_broadcast=False if axis else "params",
+        split_rngs={"params": axis is not None, "dropout": True},
+        in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
+        length=length,
+        unroll=min(unroll, length),
+        metadata_params={nn.PARTITION_NAME: axis} if axis else {},
+    )
 
 
 class Encoder(nn.Module):
@@ -135,22 +184,15 @@ class Encoder(nn.Module):
 
     config: ModelConfig
     dtype: DTypeLike = jnp.float32
+    with_pooler: bool = True
     unroll: int = 1
     """Layers run in one iteration of the scan; changes speed and compile time, not the result."""
 
     def setup(self) -> None:
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
-        self.layers = nn.scan(
-            Layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
-            length=config.num_layers,
-            unroll=self.unroll,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(config, self.dtype)
-        if config.pooler:
+        self.layers = layer_stack(config, self.unroll)(config, self.dtype)
+        if self.with_pooler:
             shape, axes = (config.hidden_size,), ("embed", "embed_out")
             self.pooler = Dense(shape, axes, config.initializer_range, self.dtype)
 
@@ -172,12 +214,14 @@ class Encoder(nn.Module):
           dropout: the rates; None for inference.
 
         Returns:
-          ``[B, L, D]`` in the compute type.
+          ``[B, L, D]``, float32 whatever the compute type: what is carried from layer to layer, and
+          added to, is not rounded.
         """
         x = self.embeddings(token_ids, type_ids, positions, dropout)
+        self.sow("intermediates", "embedded", x)
         x, _ = self.layers(x, segment_bias(segment_ids), dropout)
         return x
 
     def pool(self, first: Array) -> Array:
         """The [CLS] states ``[E, D]`` through the tanh pooler, or unchanged without one."""
-        return jnp.tanh(self.pooler(first)) if self.config.pooler else first
+        return jnp.tanh(self.pooler(first)) if self.with_pooler else first

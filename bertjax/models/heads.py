@@ -13,26 +13,48 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from bertjax.models.layers import Dense, Dropout, LayerNorm, activation_function, drop, parameter
-from bertjax.types import HeadConfig, ModelConfig
+from bertjax.types import Activation, HeadConfig, ModelConfig
 
 
-class Classifier(nn.Module):
-    """Dropout and one projection of the pooled state: ``[E, D]`` to float32 logits ``[E, C]``.
+class Projection(nn.Module):
+    """An optional dense layer, dropout and one projection: ``[..., D]`` to float32 ``[..., C]``.
 
-    Serves classification, regression (C = 1) and next-sentence prediction (C = 2, no dropout).
+    Serves every head but the masked language model: classes and numbers of a text, scores of a
+    choice, classes of a token, spans, replaced tokens, and the sentence-pair objectives.
     """
 
     config: ModelConfig
-    size: int
-    dropout: bool
+    head: HeadConfig
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pooled: Array, dropout: Dropout | None) -> Array:
-        pooled = drop(self, pooled, dropout.classifier if dropout and self.dropout else None)
-        spread, axes = self.config.initializer_range, ("embed", "classes")
-        project = Dense((self.size,), axes, spread, jnp.float32)
+    def __call__(self, features: Array, dropout: Dropout | None) -> Array:
+        config, kind = self.config, self.head.kind
+        rate = dropout and dropout.of_head(kind)
+        spread = config.initializer_range
+        if dense := self._dense():
+            if config.classification_input_dropout and kind in ("classification", "regression"):
+                features = drop(self, features, rate)
+            shape, axes = (config.hidden_size,), ("embed", "embed_out")
+            features = Dense(shape, axes, spread, self.dtype, name="dense")(features)
+            features = activation_function(dense, features)
+        features = drop(self, features, rate)
+        size = 1 if kind == "replaced_token" else self.head.size
+        project = Dense((size,), ("embed", "classes"), spread, jnp.float32)
         nn.share_scope(self, project)
-        return project(pooled)
+        return project(features)
+
+    def _dense(self) -> Activation | None:
+        """Activation of the head's own dense layer; None where it has none."""
+        match self.head.kind:
+            case "classification" | "regression":
+                return self.config.classification_dense
+            case "multiple_choice":
+                return self.config.choice_dense
+            case "replaced_token":
+                return self.config.activation
+            case _:
+                return None
 
 
 class MaskedLanguageModel(nn.Module):
@@ -47,10 +69,10 @@ class MaskedLanguageModel(nn.Module):
     @nn.compact
     def __call__(self, features: Array, attend: Callable[[Array], Array]) -> Array:
         config = self.config
-        shape, axes = (config.hidden_size,), ("embed", "embed_out")
+        shape, axes = (config.embedding_width,), ("embed", "embed_out")
         x = Dense(shape, axes, config.initializer_range, self.dtype, name="dense")(features)
-        x = activation_function(config.activation, x)
-        x = LayerNorm(config.norm_eps, self.dtype, name="norm")(x)
+        x = activation_function(config.masked_lm_activation or config.activation, x)
+        x = LayerNorm(config.norm_eps, name="norm")(x)
         bias = parameter(self, "bias", nn.initializers.zeros, ("vocab",), (config.vocab_size,))
         return attend(x).astype(jnp.float32) + bias[None, :]
 
@@ -68,8 +90,5 @@ class Heads(nn.Module):
     ) -> Array:
         head = dict(self.heads)[name]
         if head.kind == "masked_lm":
-            module = MaskedLanguageModel(self.config, self.dtype, name=name)
-            return module(features, attend)
-        with_dropout = head.kind != "next_sentence"
-        module = Classifier(self.config, head.size, with_dropout, name=name)
-        return module(features, dropout)
+            return MaskedLanguageModel(self.config, self.dtype, name=name)(features, attend)
+        return Projection(self.config, head, self.dtype, name=name)(features, dropout)

@@ -16,7 +16,7 @@ from flax import struct
 from jax import Array
 from jax.typing import DTypeLike
 
-from bertjax.types import Activation, ModelConfig
+from bertjax.types import Activation, HeadKind, ModelConfig
 
 HIDDEN_AXES = ("activation_batch", "activation_length", "activation_embed")
 
@@ -28,16 +28,48 @@ class Dropout:
     hidden: Array | float
     attention: Array | float
     classifier: Array | float
+    choice: Array | float | None = None
+    """Of the multiple-choice head; None: as ``classifier``."""
+    token: Array | float | None = None
+    """Of the token-classification head; None: as ``classifier``."""
+    span: Array | float | None = None
+    """Of the span head; None: no dropout."""
 
     @classmethod
     def of(cls, config: ModelConfig) -> Dropout:
         """The rates that a model's own config states."""
-        classifier = config.classifier_dropout
-        return cls(
-            hidden=config.hidden_dropout,
-            attention=config.attention_dropout,
-            classifier=config.hidden_dropout if classifier is None else classifier,
+        hidden, classifier, choice = (
+            config.hidden_dropout,
+            config.classifier_dropout,
+            config.choice_dropout,
         )
+        return cls(
+            hidden=hidden,
+            attention=config.attention_dropout,
+            classifier=hidden if classifier is None else classifier,
+            choice=hidden if choice == "hidden" else choice,
+            token=hidden if config.token_dropout == "hidden" else None,
+            span=config.span_dropout or None,
+        )
+
+    @classmethod
+    def at(cls, rate: float, config: ModelConfig) -> Dropout:
+        """One rate wherever the model of this config has dropout."""
+        return cls(rate, rate, rate, span=rate if config.span_dropout else None)
+
+    def of_head(self, kind: HeadKind) -> Array | float | None:
+        """The rate before a head's last projection; None: no dropout."""
+        match kind:
+            case "multiple_choice":
+                return self.classifier if self.choice is None else self.choice
+            case "token_classification":
+                return self.classifier if self.token is None else self.token
+            case "span":
+                return self.span
+            case "classification" | "regression" | "sentence_order":
+                return self.classifier
+            case _:
+                return None
 
 
 def drop(module: nn.Module, x: Array, rate: Array | float | None) -> Array:
@@ -116,21 +148,22 @@ class Dense(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis, computed in float32 whatever the compute type.
+    """Layer normalisation of a sum over the last axis, in and to float32.
 
     Parameters ``scale`` and ``bias`` are ``[D]``. Source: Ba et al. 2016.
     """
 
     eps: float
-    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, residual: Array | None = None) -> Array:
         width = (x.shape[-1],)
         shape = (1,) * (x.ndim - 1) + width
         scale = parameter(self, "scale", nn.initializers.ones, ("norm",), width).reshape(shape)
         bias = parameter(self, "bias", nn.initializers.zeros, ("norm",), width).reshape(shape)
         x = x.astype(jnp.float32)
+        if residual is not None:
+            x = x + residual.astype(jnp.float32)
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(self.dtype)
+        return centred * jax.lax.rsqrt(variance + self.eps) * scale + bias

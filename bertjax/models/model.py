@@ -10,6 +10,7 @@ The batch is a mapping of arrays (rows × length, then one entry an example or a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -23,12 +24,17 @@ from bertjax.types import HeadConfig, ModelConfig
 
 Batch = Mapping[str, Array]
 
+TOKEN_HEADS = ("token_classification", "span", "replaced_token")
+"""Heads that answer for every token of a row."""
+
 
 class Model(nn.Module):
     """One encoder under any number of heads.
 
     ``heads`` is a tuple of (name, config) pairs. ``apply(variables, batch, head=name)`` gives
-    float32 logits: ``[examples, classes]``, or ``[predictions, vocabulary]`` for masked LM.
+    float32 logits: ``[examples, classes]`` of a text, ``[examples, 1]`` of a choice (each choice is
+    one example), ``[rows, length, classes]`` of tokens, ``[rows, length, 2]`` of starts and ends of
+    spans, ``[rows, length, 1]`` of replaced tokens, ``[predictions, vocabulary]`` of masked LM.
     """
 
     config: ModelConfig
@@ -37,8 +43,13 @@ class Model(nn.Module):
     unroll: int = 1
 
     def setup(self) -> None:
-        self.encoder = Encoder(self.config, self.dtype, self.unroll)
+        self.encoder = Encoder(self.config, self.dtype, self.with_pooler, self.unroll)
         self.heads = Heads(self.config, self.head_configs, self.dtype)
+
+    @property
+    def with_pooler(self) -> bool:
+        """Whether the encoder has a pooler: one of the heads reads it, or there is no head."""
+        return self.config.has_pooler(head for _, head in self.head_configs)
 
     def encode(self, batch: Batch, dropout: Dropout | None = None) -> Array:
         """Hidden states ``[rows, length, D]``."""
@@ -53,22 +64,45 @@ class Model(nn.Module):
     def initialise(self, batch: Batch) -> None:
         """Touches every parameter, for ``init(key, batch, method="initialise")``."""
         hidden = self.encode(batch)
-        if self.config.pooler:
+        if self.with_pooler:
             self.encoder.pool(hidden[:, 0])
         for name, _ in self.head_configs:
             self._head(name, hidden, batch, None)
 
     def _head(self, name: str, hidden: Array, batch: Batch, dropout: Dropout | None) -> Array:
-        if dict(self.head_configs)[name].kind == "masked_lm":
+        kind = dict(self.head_configs)[name].kind
+        if kind == "masked_lm":
             features = hidden[batch["prediction_row"], batch["prediction_position"]]
+        elif kind in TOKEN_HEADS:
+            features = hidden
         else:
-            features = self.encoder.pool(hidden[batch["cls_row"], batch["cls_position"]])
+            features = hidden[batch["cls_row"], batch["cls_position"]]
+            if self.config.pools(kind):
+                features = self.encoder.pool(features)
         return self.heads(name, features, self.encoder.embeddings.attend, dropout)
+
+
+def all_states(model: Model, params: Any, batch: Batch) -> tuple[Array, Array]:
+    """What every layer computes: hidden states and attention weights, for inspection.
+
+    Returns:
+      ``[layers + 1, rows, length, D]``, the embeddings first, and
+      ``[layers, rows, heads, length, length]``.
+    """
+    _, variables = model.apply(
+        {"params": params}, batch, method="encode", mutable=["intermediates"]
+    )
+    kept: Any = cast(Any, variables)["intermediates"]["encoder"]
+    (embedded,), (states,) = kept["embedded"], kept["layers"]["hidden"]
+    (weights,) = kept["layers"]["attention"]["attention"]
+    states = states.reshape(-1, *embedded.shape)
+    weights = weights.reshape(-1, *weights.shape[-4:])
+    return jnp.concatenate([embedded[None], states]), weights
 
 
 def example_batch(config: ModelConfig, rows: int = 1, length: int = 8) -> dict[str, Array]:
     """A batch of zeros with every field, to make shapes from."""
-    length = min(length, config.max_positions)
+    length = min(length, config.max_length)
     grid = jnp.zeros((rows, length), jnp.int32)
     one = jnp.zeros((rows,), jnp.int32)
     batch: dict[str, Array] = {}

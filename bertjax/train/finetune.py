@@ -106,7 +106,7 @@ def assemble(config: FinetuneConfig, task: Task) -> Parts:
         records = [records[i] for i in range(min(config.max_train_examples, len(records)))]
     head = {task.name: task.head}
     labels = task.labels if task.kind == "classification" else None
-    pretrained = load_pretrained(config.model, {} if config.new_head else head, labels)
+    pretrained = load_pretrained(config.model, head, labels, new_heads=config.new_head)
     _check_length(config, pretrained)
     unroll = config.unroll or (
         pretrained.config.num_layers if jax.default_backend() == "cpu" else 1
@@ -265,7 +265,7 @@ def _evaluate(evaluators: Sequence[Evaluator], params: Any) -> dict[str, float]:
 
 def _dropout(parts: Parts) -> Dropout:
     rate = parts.config.dropout
-    return Dropout.of(parts.model.config) if rate is None else Dropout(rate, rate, rate)
+    return Dropout.of(parts.model.config) if rate is None else Dropout.at(rate, parts.model.config)
 
 
 def _check_batch(config: FinetuneConfig, devices: int) -> None:
@@ -279,8 +279,8 @@ def _check_batch(config: FinetuneConfig, devices: int) -> None:
 
 
 def _check_length(config: FinetuneConfig, pretrained: Pretrained) -> None:
-    if config.max_length > pretrained.config.max_positions:
+    if config.max_length > pretrained.config.max_length:
         raise UserError(
-            f"max_length {config.max_length} is more than the {pretrained.config.max_positions} "
+            f"max_length {config.max_length} is more than the {pretrained.config.max_length} "
             f"positions of {config.model}; lower it"
         )

@@ -37,26 +37,33 @@ class Pretrained:
 
 
 def load_pretrained(
-    source: str, heads: Mapping[str, HeadConfig], labels: Sequence[str] | None = None
+    source: str,
+    heads: Mapping[str, HeadConfig],
+    labels: Sequence[str] | None = None,
+    *,
+    new_heads: bool = False,
 ) -> Pretrained:
     """Reads the encoder, and those of ``heads`` that are there, from a workdir, folder or hub name.
 
     ``labels`` are the class names in the order the caller counts them: where a folder's head has
-    the same names in another order, its outputs are put into the caller's.
+    the same names in another order, its outputs are put into the caller's. ``new_heads``: the
+    heads that are there are not read.
 
     Raises:
       UserError: if nothing can be read there, or the tokenizer is another model's.
     """
     if is_workdir(source):
-        found = _from_workdir(epath.Path(source), heads)
+        found = _from_workdir(epath.Path(source), heads, new_heads)
     else:
-        loaded = load_huggingface(source, heads)
+        loaded = load_huggingface(source, heads, new_heads=new_heads)
         theirs = (read_head(loaded.raw) or (None, None))[1]
         notes = [loaded.report.text()]
         if labels is not None and theirs is not None and loaded.params.get("heads"):
             notes += reorder_heads(loaded.params, heads, theirs, labels)
         found = Pretrained(loaded.config, loaded.params, load_tokenizer(source), tuple(notes))
-    notice = check_vocabulary(found.tokenizer, found.config.vocab_size)
+    notice = check_vocabulary(
+        found.tokenizer, found.config.vocab_size, found.config.type_vocab_size
+    )
     return dataclasses.replace(found, notes=(*found.notes, notice)) if notice else found
 
 
@@ -82,19 +89,24 @@ def reorder_heads(
     return []
 
 
-def _from_workdir(folder: epath.Path, heads: Mapping[str, HeadConfig]) -> Pretrained:
+def _from_workdir(
+    folder: epath.Path, heads: Mapping[str, HeadConfig], new_heads: bool
+) -> Pretrained:
     document = read_document(folder)
     config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
     there = {name: HeadConfig(**head) for name, head in document["heads"].items()}
     step, params = restore_params(folder, config, there)
-    unwanted = [name for name in there if heads.get(name) != there[name]]
-    kept = {name: head for name, head in params["heads"].items() if name not in unwanted}
-    new = [name for name in heads if name not in kept]
+    wanted = {} if new_heads else {n: h for n, h in heads.items() if there.get(n) == h}
+    found = {"encoder": dict(params["encoder"]), "heads": {n: params["heads"][n] for n in wanted}}
+    new = [f"heads/{name}" for name in heads if name not in wanted]
+    if not config.has_pooler(heads.values()):
+        found["encoder"].pop("pooler", None)
+    elif "pooler" not in found["encoder"]:
+        new.insert(0, "encoder/pooler")
     notes = [f"{folder}: checkpoint of step {step} read"]
     if new:
-        notes.append(f"  newly initialised: {', '.join(f'heads/{name}' for name in new)}")
+        notes.append(f"  newly initialised: {', '.join(new)}")
     tokenizer = load_tokenizer(str(absolute(folder) / "tokenizer"))
-    found = {"encoder": params["encoder"], "heads": kept}
     return Pretrained(config, found, tokenizer, ("\n".join(notes),))
 
 
