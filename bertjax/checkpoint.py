@@ -85,21 +85,22 @@ class Checkpoints:
     def best(self, step: int | None) -> None:
         self._policy.best = step
 
-    def save(self, step: int, params: Any, optimizer: Any, meta: Mapping[str, Any]) -> None:
+    def save(self, step: int, params: Any, optimizer: Any | None, meta: Mapping[str, Any]) -> None:
         """Begins to write a checkpoint; the write goes on beside the training.
+
+        Without an ``optimizer`` it can be read but not be trained on.
 
         Raises:
           UserError: when this write, or the one before it, met a full or read-only disk.
         """
-        arrays = {"params": params, "optimizer": optimizer}
+        arrays = {"params": params}
+        if optimizer is not None:
+            arrays["optimizer"] = optimizer
         document = {**meta, "schema": SCHEMA, "digest": _digest_table(arrays)}
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            optimizer=ocp.args.StandardSave(optimizer),
-            meta=ocp.args.JsonSave(document),
-        )
+        items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
+        items["meta"] = ocp.args.JsonSave(document)
         try:
-            self._manager.save(step, args=items, force=True)
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         except Exception as error:
             raise self._write_error(error) from error
 

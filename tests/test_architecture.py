@@ -33,6 +33,7 @@ FLOORS = {
     "checkpoint": 3,
     "train": 4,
     "predict": 4,
+    "exchange": 4,
     "analysis": 5,
     "cli": 6,
     "__main__": 7,
@@ -41,6 +42,7 @@ FOUNDATIONS = {"types", "folders"}
 # A neighbour on the same floor that a room stands on; never the other way round.
 BESIDE = {
     "predict": {"train"},
+    "exchange": {"train"},
     "tokenizers": {"tokenizer_families", "tokenizer_files"},
     "tokenizer_files": {"tokenizer_families", "tokenizer_vocabularies"},
     "tokenizer_vocabularies": {"tokenizer_families"},

@@ -1,6 +1,7 @@
 """Weights of other projects in and out. One declarative table for each family of models."""
 
 from bertjax.convert.config import FAMILIES, model_folder, read_config, read_head, write_config
+from bertjax.convert.folders import folder_heads, load_folder
 from bertjax.convert.huggingface import (
     Loaded,
     huggingface_heads,
@@ -8,16 +9,21 @@ from bertjax.convert.huggingface import (
     save_huggingface,
 )
 from bertjax.convert.params import LoadReport
+from bertjax.convert.tensorflow import is_tensorflow_folder, save_tensorflow
 
 __all__ = [
     "FAMILIES",
     "LoadReport",
     "Loaded",
+    "folder_heads",
     "huggingface_heads",
+    "is_tensorflow_folder",
+    "load_folder",
     "load_huggingface",
     "model_folder",
     "read_config",
     "read_head",
     "save_huggingface",
+    "save_tensorflow",
     "write_config",
 ]

@@ -126,9 +126,11 @@ def restore_params(
         if not steps:
             raise UserError(f"{folder} has no checkpoint yet; train it, or name another model")
         best = (read_result(folder) or {}).get("best_step")
-        if best not in steps:
-            best = checkpoints.restore(steps[0], shapes).meta["position"]["best_step"]
         restored = checkpoints.restore(best if best in steps else steps[0], shapes)
+        if best not in steps:
+            best = restored.meta["position"]["best_step"]
+            if best in steps and best != restored.step:
+                restored = checkpoints.restore(best, shapes)
     finally:
         checkpoints.close()
     return restored.step, jax.tree.map(np.asarray, restored.params)

@@ -1,0 +1,1 @@
+"""Looking at models from outside: what they compute, and what they cost."""
