@@ -11,9 +11,12 @@ from etils import epath
 from bertjax.checkpoint import Checkpoints, absolute
 from bertjax.convert import (
     folder_heads,
+    is_tensorflow_folder,
     load_folder,
+    load_tensorflow,
     save_huggingface,
     save_tensorflow,
+    vocabulary_note,
 )
 from bertjax.convert.writing import SHARD_BYTES
 from bertjax.tasks import get_task
@@ -65,7 +68,7 @@ def read_model(source: str) -> WholeModel:
 
 def _from_folder(source: str) -> WholeModel:
     heads, labels = folder_heads(source)
-    loaded = load_folder(source, heads)
+    loaded = load_tensorflow(source) if is_tensorflow_folder(source) else load_folder(source, heads)
     notes = (loaded.report.text(),)
     return WholeModel(loaded.config, loaded.params, heads, labels, None, {}, notes)
 
@@ -89,8 +92,8 @@ def write_model(
     *,
     dtype: str = "float32",
     max_shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """Writes the model as ``huggingface``, ``bertjax`` or ``tensorflow``.
+) -> str | None:
+    """Writes the model as ``huggingface``, ``bertjax`` or ``tensorflow``; a note, or None.
 
     Raises:
       UserError: if the format cannot hold the model, or if the disk refuses.
@@ -104,6 +107,7 @@ def write_model(
         write_workdir(model, epath.Path(folder))
     elif form == "tensorflow":
         save_tensorflow(folder, config, params, heads, tokenizer=model.tokenizer)
+        return model.tokenizer and vocabulary_note(model.tokenizer)
     else:
         save_huggingface(
             folder,
@@ -115,6 +119,7 @@ def write_model(
             dtype=dtype,
             max_shard_bytes=max_shard_bytes,
         )
+    return None
 
 
 def write_workdir(model: WholeModel, folder: epath.Path) -> None:
@@ -138,9 +143,12 @@ def write_workdir(model: WholeModel, folder: epath.Path) -> None:
     if model.tokenizer is not None:
         (folder / "tokenizer").mkdir(exist_ok=True)
         model.tokenizer.save(str(folder / "tokenizer"))
+    params = dict(model.params)
+    if not model.config.has_pooler(model.heads.values()):
+        params["encoder"] = {k: v for k, v in params["encoder"].items() if k != "pooler"}
     checkpoints = Checkpoints(folder)
     try:
-        checkpoints.save(0, model.params, None, {"position": {"best_step": 0}})
+        checkpoints.save(0, params, None, {"position": {"best_step": 0}})
         checkpoints.wait()
     finally:
         checkpoints.close()

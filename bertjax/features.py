@@ -63,16 +63,15 @@ class Extractor:
         for chunk in chunks(examples, batcher.examples):
             batch = shard_batch(batcher(chunk), self.mesh)
             with on_mesh(self.mesh):
-                found = self._states(self.params, batch, attentions)
-            hidden, weights = (None if x is None else np.asarray(x) for x in found)
+                hidden, weights = jax.device_get(self._states(self.params, batch, attentions))
             for row, example in enumerate(chunk):
                 stop = len(example["token_ids"])
-                attention = weights[:, row, :, :stop, :stop] if attentions else None
-                yield _copied(hidden[:, row, :stop]), attention
+                kept = _copied(weights[:, row, :, :stop, :stop]) if attentions else None
+                yield _copied(hidden[:, row, :stop]), kept
 
     @functools.cached_property
     def _pooled(self) -> Any:
-        def compute(params: Any, batch: Batch, pooling: Pooling) -> Array:
+        def compute(params: Any, batch: Batch, pooling: Pooling) -> Any:
             return self.model.apply({"params": params}, batch, pooling, method=pooled)
 
         return jax.jit(compute, static_argnums=2, out_shardings=replicated(self.mesh))

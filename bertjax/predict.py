@@ -3,6 +3,8 @@
 model = bertjax.load("runs/mrpc")
 model.predict([("He ate.", "He had a meal.")])
 # [{"label": "equivalent", "probabilities": {"not_equivalent": 0.1, "equivalent": 0.9}}]
+
+``encode`` gives vectors of texts, ``states`` what every layer computes of them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,25 +20,20 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from bertjax.convert import model_folder, read_config, read_head
-from bertjax.data.batching import Batcher, Encoded
+from bertjax.convert import folder_heads
+from bertjax.convert.sentence import Pooling, SentenceConfig, lower_cased, read_sentence_config
+from bertjax.data.batching import Batcher, Encoded, bucket
 from bertjax.data.pipeline import chunks
+from bertjax.features import Extractor, States, normalized
 from bertjax.models import Model
-from bertjax.sharding import (
-    MeshConfig,
-    batch_divisor,
-    make_mesh,
-    on_mesh,
-    replicated,
-    shard_batch,
-)
+from bertjax.sharding import MeshConfig, batch_divisor, make_mesh, replicated
 from bertjax.tasks import Task, get_task
 from bertjax.tokenizers import Tokenizer
 from bertjax.train.config import DTYPES
 from bertjax.train.evaluate import Forward
 from bertjax.train.pretrained import Pretrained, load_pretrained
 from bertjax.train.workdir import is_workdir, read_document
-from bertjax.types import HeadConfig, UserError, nearest
+from bertjax.types import UserError, nearest
 
 Text = str | Sequence[str]
 """One text, or a pair of texts."""
@@ -54,6 +51,8 @@ class Predictor:
     max_length: int
     notes: tuple[str, ...] = ()
     """What was said when the weights were read."""
+    sentence: SentenceConfig | None = None
+    """What the modules of a sentence-transformers folder say; None for any other model."""
     _forwards: dict[int, Forward] = dataclasses.field(
         default_factory=dict, repr=False, compare=False
     )
@@ -81,7 +80,7 @@ class Predictor:
           UserError: as :meth:`predict`.
         """
         forward = self.forward(batch_size)
-        for chunk in chunks(inputs, batch_size):
+        for chunk in chunks(_listed(inputs), batch_size):
             yield np.stack(list(forward(self.params, map(self._encode, chunk))))
 
     def forward(self, batch_size: int) -> Forward:
@@ -97,37 +96,74 @@ class Predictor:
 
     def encode(
         self,
-        inputs: Sequence[Text],
-        pooling: Literal["cls", "mean"] = "mean",
+        inputs: Iterable[Text],
+        pooling: Pooling | None = None,
         batch_size: int = 32,
+        normalize: bool | None = None,
     ) -> np.ndarray:
-        """Vectors ``[inputs, D]`` from the last layer: the [CLS] state, or the mean of all tokens.
+        """Vectors ``[inputs, D]`` float32, one for each text or pair, in order.
 
-        The mean counts the special tokens, as sentence-transformers does.
+        Args:
+          inputs: texts or pairs of texts.
+          pooling: of the last layer's states: ``cls``, the first token's; ``mean`` or ``max``, over
+            all tokens, the special ones included, as sentence-transformers does; ``pooler``, the
+            first token's through the model's pooler. None: as the modules of a
+            sentence-transformers folder say, and ``mean`` for any other model.
+          batch_size: inputs at a time; texts of like length are computed together.
+          normalize: whether vectors are scaled to length 1. None: as the modules say, else False.
 
         Raises:
-          UserError: for another ``pooling``.
+          UserError: for another pooling, if the model has no pooler, if the folder's modules are
+            not supported, or if an input is not a text or a pair.
         """
-        if pooling not in ("cls", "mean"):
-            raise UserError(f"unknown pooling '{pooling}'{nearest(pooling, ('cls', 'mean'))}")
-        vectors = [np.zeros((0, self.model.config.hidden_size), np.float32)]
-        batcher = dataclasses.replace(self._batcher(batch_size), pack=False)
-        for chunk in chunks(inputs, batch_size):
-            batch = batcher([self._encode(text) for text in chunk])
-            with on_mesh(self.mesh):
-                hidden = np.asarray(self._hidden(self.params, shard_batch(batch, self.mesh)))
-            real = (batch["segment_ids"] > 0)[: len(chunk), :, None]
-            hidden = hidden[: len(chunk)].astype(np.float32)
-            mean = (hidden * real).sum(axis=1) / real.sum(axis=1)
-            vectors.append(hidden[:, 0] if pooling == "cls" else mean)
-        return np.concatenate(vectors)
+        pooling, normalize = self._recipe(pooling, normalize)
+        examples = [self._encode(text) for text in _listed(inputs)]
+        vectors = self._extractor.vectors(examples, pooling, self._rows(batch_size, examples))
+        return normalized(vectors) if normalize else vectors
+
+    def states(
+        self, inputs: Iterable[Text], attentions: bool = False, batch_size: int = 8
+    ) -> list[States]:
+        """The hidden states of every layer, and the attention weights, of texts or pairs.
+
+        Returns:
+          One :class:`~bertjax.features.States` an input, in order and without padding: ``tokens``,
+          ``hidden_states [layers + 1, length, D]`` and ``attentions [layers, heads, length,
+          length]`` (None without ``attentions``).
+
+        Raises:
+          UserError: if an input is not a text or a pair.
+        """
+        examples = [self._encode(text) for text in _listed(inputs)]
+        found = self._extractor.states(examples, attentions, self._rows(batch_size, examples))
+        tokens = ([self._token(i) for i in example["token_ids"]] for example in examples)
+        return [States(words, *arrays) for words, arrays in zip(tokens, found, strict=True)]
+
+    def _recipe(self, pooling: Pooling | None, normalize: bool | None) -> tuple[Pooling, bool]:
+        """What is asked for, and where nothing is, what the folder's modules say."""
+        config = self.sentence or SentenceConfig()
+        if config.problem and (pooling is None or normalize is None):
+            raise UserError(config.problem)
+        pooling = config.pooling if pooling is None else pooling
+        if pooling not in get_args(Pooling):
+            raise UserError(f"unknown pooling '{pooling}'{nearest(pooling, get_args(Pooling))}")
+        has_pooler = self.model.with_pooler and "pooler" in self.params["encoder"]
+        if pooling == "pooler" and not has_pooler:
+            raise UserError("this model has no pooler; choose the pooling cls, mean or max")
+        return pooling, config.normalize if normalize is None else normalize
 
     @functools.cached_property
-    def _hidden(self) -> Any:
-        return jax.jit(
-            lambda params, batch: self.model.apply({"params": params}, batch, method="encode"),
-            out_shardings=replicated(self.mesh),
-        )
+    def _extractor(self) -> Extractor:
+        return Extractor(self.model, self.params, self.mesh)
+
+    def _rows(self, batch_size: int, examples: Sequence[Encoded]) -> Batcher:
+        """One example a row, and no more rows than so many examples need."""
+        batcher = self._batcher(batch_size)
+        rows = min(batch_size, bucket(len(examples), 1))
+        return dataclasses.replace(batcher, examples=rows, pack=False)
+
+    def _token(self, token_id: int) -> str:
+        return self.tokenizer.backend.id_to_token(int(token_id)) or ""
 
     @property
     def _task(self) -> Task:
@@ -136,6 +172,8 @@ class Predictor:
         return self.task
 
     def _batcher(self, batch_size: int) -> Batcher:
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size} must be at least 1")
         multiple = batch_divisor(self.mesh)
         return Batcher(batch_size, self.max_length, self.tokenizer.pad_id, multiple=multiple)
 
@@ -150,13 +188,14 @@ class Predictor:
 def load(
     path_or_name: str, task: str | None = None, *, max_length: int = 0, dtype: str = "float32"
 ) -> Predictor:
-    """Reads a trained workdir, a Hugging Face folder or a hub name.
+    """Reads a trained workdir, a Hugging Face or sentence-transformers folder, or a hub name.
 
     Args:
       path_or_name: what to read. Of a workdir it is the best checkpoint.
       task: for a folder or hub name, the task its head was trained for; without it the labels are
         those of its ``config.json``.
-      max_length: longer texts are cut to so many tokens; 0: as in training, or all positions.
+      max_length: longer texts are cut to so many tokens; 0: as in training, as a
+        sentence-transformers folder says, or all positions.
       dtype: of the computation, ``float32`` or ``bfloat16``.
 
     Raises:
@@ -164,16 +203,23 @@ def load(
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
+    sentence = None
     if is_workdir(path_or_name):
         its_task, length = _task_of_workdir(epath.Path(path_or_name), task)
     else:
+        sentence = read_sentence_config(path_or_name)
         its_task, length = _task_of_folder(path_or_name, task), 0
     heads = {} if its_task is None else {its_task.name: its_task.head}
     labels = its_task.labels if its_task and its_task.kind == "classification" else None
     found = load_pretrained(path_or_name, heads, labels)
     if its_task is not None and not found.has_head(its_task.name):
         raise UserError(f"{path_or_name} has no trained head for task '{its_task.name}'")
-    return _predictor(found, its_task, max_length or length, dtype)
+    if sentence is not None:
+        length = min(sentence.max_length, found.config.max_length)
+        if sentence.lower_case:
+            found = dataclasses.replace(found, tokenizer=lower_cased(found.tokenizer))
+    predictor = _predictor(found, its_task, max_length or length, dtype)
+    return dataclasses.replace(predictor, sentence=sentence)
 
 
 def _predictor(found: Pretrained, task: Task | None, max_length: int, dtype: str) -> Predictor:
@@ -211,20 +257,26 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
 
 
 def _task_of_folder(source: str, task: str | None) -> Task | None:
-    """The task named, or the one that ``config.json`` tells of; None for a bare encoder."""
-    head = read_head(read_config(model_folder(source))[1])
+    """The task named, or the one of the head that the folder holds; None for a bare encoder."""
+    heads, labels = folder_heads(source)
+    head = heads.get("classification") or heads.get("regression")
     if task in (None, "classification", "regression"):
         if head is None:
             return None
-        kind, labels = head[0].kind, head[1]
-        if task not in (None, kind):
-            raise UserError(f"{source} has a head for {kind}, not for {task}")
-        return get_task(str(kind), labels=labels)
+        if task not in (None, head.kind):
+            raise UserError(f"{source} has a head for {head.kind}, not for {task}")
+        return get_task(head.kind, labels=labels)
     named = get_task(task)
-    if head is None or head[0] != named.head:
-        there: HeadConfig | None = head and head[0]
-        says = "no trained head" if there is None else f"a {there.kind} head of {there.size}"
+    if head != named.head:
+        says = "no trained head" if head is None else f"a {head.kind} head of {head.size}"
         raise UserError(
             f"{source} has {says}, but task '{task}' needs {named.head.kind} of {named.head.size}"
         )
     return named
+
+
+def _listed(inputs: Iterable[Text]) -> Iterable[Text]:
+    """The inputs, if they are not one text, whose letters would else be taken for texts."""
+    if isinstance(inputs, str):
+        raise UserError("give a list of texts or pairs, not a single text")
+    return inputs

@@ -32,6 +32,7 @@ FLOORS = {
     "convert": 3,
     "checkpoint": 3,
     "train": 4,
+    "features": 4,
     "predict": 4,
     "exchange": 4,
     "analysis": 5,
@@ -41,7 +42,7 @@ FLOORS = {
 FOUNDATIONS = {"types", "folders"}
 # A neighbour on the same floor that a room stands on; never the other way round.
 BESIDE = {
-    "predict": {"train"},
+    "predict": {"train", "features"},
     "exchange": {"train"},
     "tokenizers": {"tokenizer_families", "tokenizer_files"},
     "tokenizer_files": {"tokenizer_families", "tokenizer_vocabularies"},

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from bertjax import checkpoint
 from bertjax.checkpoint import Checkpoints, digests
 from bertjax.optim import OptimConfig, optimizer, path_of
 from bertjax.sharding import MeshConfig, make_mesh
@@ -22,7 +23,7 @@ from bertjax.types import UserError
 META = {"position": {"best": 0.1, "best_step": None}}
 
 
-def some_state(seed: int, mesh: MeshConfig | None = None) -> tuple[Any, Any]:
+def some_state(seed: int, mesh: MeshConfig | None = None, width: int = 8) -> tuple[Any, Any]:
     """Parameters of odd values, split over the mesh, and an optimizer's state that has moved."""
     rng = np.random.default_rng(seed)
     place = make_mesh(mesh or MeshConfig())
@@ -34,7 +35,7 @@ def some_state(seed: int, mesh: MeshConfig | None = None) -> tuple[Any, Any]:
         spec = PartitionSpec("fsdp", "tensor") if np.ndim(value) > 1 else PartitionSpec()
         return jax.device_put(value, NamedSharding(place, spec))
 
-    params = {"encoder": {"word": leaf(16, 8)}, "heads": {"task": {"bias": leaf(3)}}}
+    params = {"encoder": {"word": leaf(16, width)}, "heads": {"task": {"bias": leaf(3)}}}
     chain = optimizer(OptimConfig(), 0.1, 0.1)
     _, state = chain.update(jax.tree.map(np.sin, params), chain.init(params), params)
     return jax.tree.map(put, (params, state))
@@ -166,6 +167,94 @@ def test_arrays_must_have_their_digests(checkpoints: Checkpoints):
         checkpoints.restore(10, *map(shapes, some_state(10)))
 
 
+WIDTH = 24
+"""So wide that an array written from the host is not kept within orbax's own index."""
+
+
+def wanted_params() -> Any:
+    return shapes(some_state(0, width=WIDTH)[0])
+
+
+def save_params(checkpoints: Checkpoints, where: str) -> Any:
+    """Saves parameters, and no optimizer, from the host or from a mesh; gives their host form."""
+    params = some_state(5, MeshConfig(2, 2, 2), WIDTH)[0]
+    on_host = jax.tree.map(np.asarray, params)
+    checkpoints.save(5, on_host if where == "host" else params, None, META)
+    checkpoints.wait()
+    return on_host
+
+
+@pytest.mark.parametrize("where", ["host", "mesh"])
+def test_parameters_are_restored_on_host_and_on_devices(checkpoints: Checkpoints, where: str):
+    """Also by the same manager, whichever of the two comes first."""
+    params = save_params(checkpoints, where)
+    found = checkpoints.restore_on_host(5, wanted_params())
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found.params))
+    assert_bit_equal(found.params, params)
+    assert (found.step, found.optimizer, found.meta["position"]) == (5, None, META["position"])
+    assert_bit_equal(checkpoints.restore(5, wanted_params()).params, params)
+    assert_bit_equal(checkpoints.restore_on_host(5, wanted_params()).params, params)
+
+
+def flipped_bits(file: Path) -> Iterator[int]:
+    """Writes the file again and again, each time with another bit flipped; whole at the end."""
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 29):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        file.write_bytes(content)
+        yield place
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("where", ["host", "mesh"])
+def test_a_flipped_bit_is_never_restored_on_host(checkpoints: Checkpoints, where: str):
+    params = save_params(checkpoints, where)
+    told = []
+    for _ in (place for file in data_files(checkpoints, 5) for place in flipped_bits(file)):
+        try:
+            assert_bit_equal(checkpoints.restore_on_host(5, wanted_params()).params, params)
+        except UserError as error:
+            told.append(str(error))
+    start = f"checkpoint {checkpoints.folder / '5'} is damaged"
+    assert all(line.startswith(start) for line in told)
+    digest = [line for line in told if "'params/encoder/word' is not what was saved" in line]
+    assert len(digest if where == "host" else told) >= 16 * WIDTH * 4 // 29
+
+
+def other_shape(wanted: Any) -> None:
+    wanted["heads"]["task"]["bias"] = jax.ShapeDtypeStruct((4,), np.float32)
+
+
+def other_tree(wanted: Any) -> None:
+    wanted["heads"]["second"] = wanted["heads"].pop("task")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_shape, r"'params/heads/task/bias' is float32\[3\] and not float32\[4\]; remove it"),
+        (other_tree, "5 is damaged .*tree structures do not match"),
+    ],
+)
+def test_another_model_is_told_on_host(checkpoints: Checkpoints, change: Any, message: str):
+    save_params(checkpoints, "host")
+    wanted = wanted_params()
+    change(wanted)
+    with pytest.raises(UserError, match=message):
+        checkpoints.restore_on_host(5, wanted)
+
+
+def test_digests_and_schema_are_checked_on_host(checkpoints: Checkpoints):
+    save_params(checkpoints, "host")
+    edit_meta(checkpoints, 5, digest={"params/heads/task/bias": 5})
+    with pytest.raises(UserError, match="5 is damaged: 'params/heads/task/bias' is not what was"):
+        checkpoints.restore_on_host(5, wanted_params())
+    edit_meta(checkpoints, 5, schema=99)
+    with pytest.raises(UserError, match="5 has schema 99, this bertjax reads 1"):
+        checkpoints.restore_on_host(5, wanted_params())
+
+
 def test_another_schema_is_told(checkpoints: Checkpoints):
     save(checkpoints, 10)
     edit_meta(checkpoints, 10, schema=99)
@@ -222,6 +311,20 @@ def test_digest_sees_every_bit_on_any_mesh():
         assert int(digests({"a": jnp.asarray(other)})["a"]) != int(whole)
     swapped = value[::-1].copy()
     assert int(digests({"a": jnp.asarray(swapped)})["a"]) != int(whole)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.int32, np.int8])
+def test_digest_of_host_arrays_is_that_of_device_arrays(
+    piece: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(checkpoint, "DIGEST_PIECE", piece)
+    random = np.random.default_rng(0)
+    for shape in [(), (0,), (5,), (4, 3, 16), (3, 50)]:
+        value = np.asarray(random.normal(0, 50, shape), dtype)
+        for array in (value, value.T):
+            [expected] = digests({"a": jnp.asarray(array)}).values()
+            assert checkpoint._digest_table({"a": array}) == {"a": int(expected)}
 
 
 def test_paths_name_the_arrays():

@@ -292,7 +292,7 @@ WRONG: dict[str, tuple[Callable[[Given], list[str]], str]] = {
     ),
     "target format": (
         lambda g: ["convert", f"--from={g.trained}", f"--to={g.folder / 'x'}", "--format=tf"],
-        "--format=tf is not one of the choices; known: huggingface",
+        "--format=tf is not one of the choices; known: bertjax, huggingface, tensorflow",
     ),
 }
 

@@ -59,7 +59,9 @@ def main(argv: list[str]) -> int:
     for note in model.notes:
         print(note, file=sys.stderr)
     size = flags.max_shard_mb * 10**6
-    write_model(model, target, flags.format, dtype=flags.dtype, max_shard_bytes=size)
+    note = write_model(model, target, flags.format, dtype=flags.dtype, max_shard_bytes=size)
+    if note:
+        print(note, file=sys.stderr)
     print(f"written: {target}")
     if flags.verify:
         from bertjax.analysis.verify import verify

@@ -9,7 +9,12 @@ from bertjax.convert.huggingface import (
     save_huggingface,
 )
 from bertjax.convert.params import LoadReport
-from bertjax.convert.tensorflow import is_tensorflow_folder, save_tensorflow
+from bertjax.convert.tensorflow import (
+    is_tensorflow_folder,
+    load_tensorflow,
+    save_tensorflow,
+    vocabulary_note,
+)
 
 __all__ = [
     "FAMILIES",
@@ -20,10 +25,12 @@ __all__ = [
     "is_tensorflow_folder",
     "load_folder",
     "load_huggingface",
+    "load_tensorflow",
     "model_folder",
     "read_config",
     "read_head",
     "save_huggingface",
     "save_tensorflow",
+    "vocabulary_note",
     "write_config",
 ]

@@ -104,12 +104,12 @@ def read_config(source: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         )
     raw = read_json(path)
     family = family_of(raw, path)
-    _check_supported(raw, family, path)
+    check_supported(raw, family, path)
     base = FAMILY_DEFAULTS[family.model_type]
     values: dict[str, Any] = {}
     for ours, theirs in family.config_fields.items():
         if raw.get(theirs) is not None:
-            values[ours] = _field(raw[theirs], ours, theirs, path)
+            values[ours] = config_value(raw[theirs], ours, theirs, path)
     try:
         return dataclasses.replace(base, **values), raw
     except UserError as error:
@@ -235,7 +235,7 @@ def _architecture(family: Family, heads: Mapping[str, HeadConfig]) -> str:
     return family.architectures[frozenset(kinds)]
 
 
-def _field(value: Any, ours: str, theirs: str, path: Path) -> Any:
+def config_value(value: Any, ours: str, theirs: str, path: Path) -> Any:
     """A field's value as ModelConfig takes it: the name of an activation, or a number."""
     if ours in ("activation", "choice_dense"):
         return _activation(value, theirs, path)
@@ -258,7 +258,7 @@ def _activation(value: Any, field: str, path: Path) -> Activation:
     return _ACTIVATIONS[name]
 
 
-def _check_supported(raw: Mapping[str, Any], family: Family, path: Path) -> None:
+def check_supported(raw: Mapping[str, Any], family: Family, path: Path) -> None:
     """Refuses what would load but compute something else."""
     absolute = {"position_embedding_type": ("absolute",)}
     for field, allowed in {**absolute, **family.allowed}.items():

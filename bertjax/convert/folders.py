@@ -33,5 +33,7 @@ def folder_heads(source: str | Path) -> tuple[dict[str, HeadConfig], tuple[str, 
       UserError: if a file is missing, damaged or unsupported.
     """
     if is_tensorflow_folder(source):
-        return tensorflow_heads(source), None
+        heads = tensorflow_heads(source)
+        classes = heads["classification"].size if "classification" in heads else 0
+        return heads, tuple(f"LABEL_{index}" for index in range(classes)) or None
     return huggingface_heads(source)

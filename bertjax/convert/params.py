@@ -133,7 +133,7 @@ def _absent_parts(wanted: Sequence[Slot], names: Mapping[str, str], weights: Wei
         if slot.theirs not in names and (slot.part in present or slot.part == "encoder"):
             raise UserError(
                 f"{weights.path} lacks the tensor '{slot.theirs}'; the file is not whole, or "
-                "config.json is another model's: get both anew"
+                "the config beside it is another model's: get both anew"
             )
     return list(absent)
 
@@ -142,7 +142,7 @@ def _fill(params: Params, slot: Slot, name: str, weights: Weights) -> None:
     """Reads one tensor into its place, which is made on the way."""
     shape = weights.shape(name)
     if shape != slot.their_shape:
-        asks, remedy = "config.json asks", "use the config.json that belongs to these weights"
+        asks, remedy = "the config asks", "use the config that belongs to these weights"
         if slot.part.startswith("heads/"):
             asks = f"the head '{slot.ours[1]}' asks"
             remedy = "give the labels of the checkpoint, or set new_head to begin with a new one"
@@ -182,7 +182,7 @@ def _check_tied(
 
 def _grouped(names: Iterable[str]) -> str:
     """Names in one line; those that differ only in the layer's number are counted together."""
-    counts = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
+    counts = Counter(re.sub(r"(?<=[._])\d+(?=[./])", "*", name) for name in names)
     return ", ".join(f"{name} ({n}x)" if n > 1 else name for name, n in counts.items())
 
 

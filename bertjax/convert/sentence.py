@@ -47,7 +47,10 @@ _PLAIN_TRANSFORMER = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "processing_kwargs": {},
 }
-_PLAIN_NORMALIZE = dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding")
+_PLAIN_NORMALIZE = {
+    "module_input_name": "sentence_embedding",
+    "module_output_name": "sentence_embedding",
+}
 _POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max"}
 # Before version 5.4 each mode had a field of its own, in this order.
 _MODE_FIELDS = {
@@ -166,7 +169,7 @@ def _check_fields(path: Path, values: Mapping[str, Any], plain: Mapping[str, Any
     for field, value in plain.items():
         if values.get(field) not in (None, value):
             raise UserError(
-                f"{path} has {field} {values[field]!r}, and only {value!r} is supported; {_REMEDY}"
+                f"{path} has {field} {values[field]!r}, which is not supported; {_REMEDY}"
             )
 
 

@@ -171,13 +171,19 @@ def write_checkpoint(prefix: Path, tensors: Sequence[LazyTensor]) -> None:
                     prefix=written[-1],
                     tensor_names=[tensor.name for tensor in part],
                     shape_and_slices=[""] * len(part),
-                    tensors=[np.asarray(tensor.read(), np.float32) for tensor in part],
+                    tensors=[_shared(tensorflow, tensor.read()) for tensor in part],
                 )
             tensorflow.raw_ops.MergeV2Checkpoints(
                 checkpoint_prefixes=written, destination_prefix=str(prefix), delete_old_dirs=True
             )
     except tensorflow.errors.OpError as error:
         raise OSError(first_line(error)) from None
+
+
+def _shared(tensorflow: Any, array: np.ndarray) -> Any:
+    """A float32 tensor over the memory of the array; TensorFlow itself would copy it twice."""
+    array = np.require(array, np.float32, ["C", "W"])  # what cannot be written is not shared
+    return tensorflow.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _parts(tensors: Sequence[LazyTensor]) -> Iterator[list[LazyTensor]]:

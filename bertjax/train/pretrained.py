@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
 from bertjax.checkpoint import Checkpoints, absolute
-from bertjax.convert import load_huggingface, read_head
+from bertjax.convert import load_folder, read_head
 from bertjax.models import Model
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
@@ -55,7 +54,7 @@ def load_pretrained(
     if is_workdir(source):
         found = _from_workdir(epath.Path(source), heads, new_heads)
     else:
-        loaded = load_huggingface(source, heads, new_heads=new_heads)
+        loaded = load_folder(source, heads, new_heads=new_heads)
         theirs = (read_head(loaded.raw) or (None, None))[1]
         notes = [loaded.report.text()]
         if labels is not None and theirs is not None and loaded.params.get("heads"):
@@ -126,11 +125,9 @@ def restore_params(
         if not steps:
             raise UserError(f"{folder} has no checkpoint yet; train it, or name another model")
         best = (read_result(folder) or {}).get("best_step")
-        restored = checkpoints.restore(best if best in steps else steps[0], shapes)
         if best not in steps:
-            best = restored.meta["position"]["best_step"]
-            if best in steps and best != restored.step:
-                restored = checkpoints.restore(best, shapes)
+            best = checkpoints.read_meta(steps[0])["position"]["best_step"]
+        restored = checkpoints.restore_on_host(best if best in steps else steps[0], shapes)
     finally:
         checkpoints.close()
-    return restored.step, jax.tree.map(np.asarray, restored.params)
+    return restored.step, restored.params
