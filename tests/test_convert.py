@@ -435,7 +435,7 @@ BAD_FOLDERS = {
     "two names": (_twice, r"holds 'bert\.encoder.*' and 'encoder.*', which are two names of one"),
     "shape": (
         _change(QUERY, lambda value: value[:, :-1].copy()),
-        rf"tensor '{QUERY}' in .* has shape \[12, 11\], but config.json asks for \[12, 12\]; use",
+        rf"tensor '{QUERY}' in .* has shape \[12, 11\], but the config asks for \[12, 12\]; use",
     ),
     "classes": (
         _change("classifier.weight", lambda value: value[:2].copy()),

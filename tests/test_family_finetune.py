@@ -44,9 +44,8 @@ def write_tokenizer(family: str, folder: Path) -> None:
     if family == "roberta":
         tokens = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS, "th", "the", "<mask>"]
         vocabulary = {token: index for index, token in enumerate(tokens)}
-        made: Any = transformers.RobertaTokenizer(
-            vocab=vocabulary, merges=[("t", "h"), ("th", "e")]
-        )
+        merges: Any = [("t", "h"), ("th", "e")]
+        made: Any = transformers.RobertaTokenizer(vocab=vocabulary, merges=merges)
         made.save_pretrained(folder)
     elif family in CLASSES:
         pieces = [*((token, 0.0) for token in SPECIAL[family]), *PIECES]

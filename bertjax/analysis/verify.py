@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax.convert import FAMILIES, is_tensorflow_folder, model_folder, read_config
+from bertjax.convert import is_tensorflow_folder, model_folder, read_config, read_heads
 from bertjax.data.batching import Batcher
 from bertjax.data.python_text import collect
 from bertjax.exchange import WholeModel, read_model
@@ -164,9 +164,7 @@ def transformers_side(folder: Path) -> Side:
     architecture = getattr(transformers, (raw.get("architectures") or ["AutoModel"])[0])
     model = architecture.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
 
-    kinds: set[HeadKind] = {*FAMILIES[config.model_type].kinds(architecture.__name__)}
-    if kinds == {"classification"} and model.config.num_labels == 1:
-        kinds = {"regression"}
+    kinds = [head.kind for head in read_heads(raw)[0].values()]
 
     def run(batch: Batch) -> Outputs:
         real = np.asarray(batch["segment_ids"]) > 0

@@ -1,6 +1,13 @@
 """Weights of other projects in and out. One declarative table for each family of models."""
 
-from bertjax.convert.config import FAMILIES, model_folder, read_config, read_head, write_config
+from bertjax.convert.config import (
+    FAMILIES,
+    model_folder,
+    read_config,
+    read_head,
+    read_heads,
+    write_config,
+)
 from bertjax.convert.folders import folder_heads, load_folder
 from bertjax.convert.huggingface import (
     Loaded,
@@ -29,6 +36,7 @@ __all__ = [
     "model_folder",
     "read_config",
     "read_head",
+    "read_heads",
     "save_huggingface",
     "save_tensorflow",
     "vocabulary_note",

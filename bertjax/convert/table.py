@@ -115,8 +115,8 @@ class Family:
 
     def kinds(self, architecture: str) -> frozenset[HeadKind]:
         """The heads of a class of transformers; none for one that is not known."""
-        known = {name: kinds for kinds, name in self.architectures.items()}
-        return known.get(architecture, frozenset())
+        named = (kinds for kinds, name in self.architectures.items() if name == architecture)
+        return next(named, frozenset())
 
 
 def architectures(name: str, **more: tuple[HeadKind, ...]) -> dict[frozenset[HeadKind], str]:
