@@ -23,7 +23,7 @@ from bertjax.models import Model
 from bertjax.models.model import TOKEN_HEADS, Batch
 from bertjax.tokenizers import Tokenizer
 from bertjax.train.workdir import is_workdir
-from bertjax.types import HeadKind, ModelConfig, UserError
+from bertjax.types import ModelConfig, UserError
 
 TOLERANCES = {"float32": 1e-5, "float16": 3e-3, "bfloat16": 3e-2}
 """Largest difference, of outputs whose largest value is one or less; in proportion above that."""
@@ -188,7 +188,7 @@ _THEIR_NAMES = {
 """Of the logits of models with two heads; where there is one head they are called logits."""
 
 
-def their_outputs(output: Any, real: np.ndarray, kinds: Iterable[HeadKind]) -> Outputs:
+def their_outputs(output: Any, real: np.ndarray, kinds: Iterable[str]) -> Outputs:
     """What transformers gives, laid out like ours; of hidden states and tokens the real ones."""
     found = {"hidden states": output.hidden_states[-1].numpy()[real]}
     if output.get("pooler_output") is not None:
