@@ -41,8 +41,8 @@ INTRODUCTION = """# Parity with transformers
 
 The largest absolute difference from transformers in float32 on a CPU, of every family and head:
 small models with random weights, no bias or norm trivial; batches padded, unpadded, and of odd
-lengths. Hidden states and attentions are those of every layer. float32 must be within 1e-5, bfloat16
-(of our computation, against their float32) within 3e-2.
+lengths. Hidden states and attentions are those of every layer. float32 must be within 1e-5, and
+bfloat16 (of our computation, against their float32) within 3e-2.
 
 This page is written by a test run:
 
