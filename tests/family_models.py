@@ -100,7 +100,9 @@ def random_batch(config: Any, lengths: tuple[int, ...]) -> dict[str, np.ndarray]
     mask = np.arange(shape[1])[None, :] < np.array(lengths)[:, None]
     types = getattr(config, "type_vocab_size", 1)
     return {
-        "token_ids": np.where(mask, random.integers(5, 64, shape), config.pad_token_id),
+        "token_ids": np.where(
+            mask, random.integers(5, config.vocab_size, shape), config.pad_token_id
+        ),
         "type_ids": np.where(mask, random.integers(0, types, shape), 0),
         "mask": mask,
     }
@@ -137,25 +139,3 @@ def ours(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "prediction_row": row.astype(np.int32),
         "prediction_position": position.astype(np.int32),
     }
-
-
-def expected_logits(output: Any, kind: HeadKind, mask: np.ndarray) -> np.ndarray:
-    """Their logits of a head, laid out like ours; tokens are the real ones only."""
-    import torch
-
-    if kind == "span":
-        return torch.stack([output.start_logits, output.end_logits], -1).numpy()[mask]
-    if kind == "masked_lm":
-        name = "logits" if "logits" in output else "prediction_logits"
-        return output[name].numpy()[mask]
-    if kind == "token_classification":
-        return output.logits.numpy()[mask]
-    if kind == "replaced_token":
-        return output.logits.numpy()[mask][:, None]
-    if kind == "multiple_choice":
-        return output.logits.numpy().T
-    if kind == "sentence_order":
-        return output.sop_logits.numpy()
-    if kind == "next_sentence" and "seq_relationship_logits" in output:
-        return output.seq_relationship_logits.numpy()
-    return output.logits.numpy()

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from family_models import ours, random_batch
 
 from bertjax.convert import load_huggingface
 from bertjax.models.model import Batch, Model
@@ -52,18 +53,6 @@ def peer(class_name: str, shape: Mapping[str, Any], **settings: Any) -> Any:
     return model
 
 
-def padded_batch(config: Any, lengths: tuple[int, ...] = LENGTHS) -> dict[str, np.ndarray]:
-    """Random ids ``[rows, longest]``, with what follows each example's end as padding."""
-    rng = np.random.default_rng(0)
-    shape = (len(lengths), max(lengths))
-    mask = np.arange(shape[1])[None, :] < np.array(lengths)[:, None]
-    return {
-        "token_ids": np.where(mask, rng.integers(1, config.vocab_size, shape), 0),
-        "type_ids": np.where(mask, rng.integers(0, config.type_vocab_size, shape), 0),
-        "mask": mask,
-    }
-
-
 def theirs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     """What transformers computes."""
     with torch.no_grad():
@@ -73,23 +62,6 @@ def theirs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
             attention_mask=torch.tensor(batch["mask"].astype(np.int64)),
             output_hidden_states=True,
         )
-
-
-def ours(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The batch as our model takes it; every real token is a prediction."""
-    rows, length = batch["mask"].shape
-    prediction_row, prediction_position = np.nonzero(batch["mask"])
-    positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
-    return {
-        "token_ids": batch["token_ids"].astype(np.int32),
-        "type_ids": batch["type_ids"].astype(np.int32),
-        "segment_ids": batch["mask"].astype(np.int32),
-        "positions": np.where(batch["mask"], positions, 0),
-        "cls_row": np.arange(rows, dtype=np.int32),
-        "cls_position": np.zeros(rows, np.int32),
-        "prediction_row": prediction_row.astype(np.int32),
-        "prediction_position": prediction_position.astype(np.int32),
-    }
 
 
 def converted(
@@ -123,7 +95,7 @@ def assert_close(got: Any, expected: Any) -> None:
 def test_encoder(tmp_path: Path, shape: dict[str, Any]) -> None:
     model = peer("BertModel", shape)
     model.save_pretrained(tmp_path)
-    batch = padded_batch(model.config)
+    batch = random_batch(model.config, LENGTHS)
     expected = theirs(model, batch)
     hidden, pooled = converted(tmp_path, {})[0](ours(batch))
     assert_close(hidden[batch["mask"]], expected.last_hidden_state[batch["mask"]])
@@ -139,7 +111,7 @@ def test_encoder(tmp_path: Path, shape: dict[str, Any]) -> None:
 def test_classifier(tmp_path: Path, shape: dict[str, Any], head: HeadConfig) -> None:
     model = peer("BertForSequenceClassification", shape, num_labels=head.size)
     model.save_pretrained(tmp_path)
-    batch = padded_batch(model.config)
+    batch = random_batch(model.config, LENGTHS)
     expected = theirs(model, batch)
     encode, logits = converted(tmp_path, {"task": head})
     hidden, _ = encode(ours(batch))
@@ -151,7 +123,7 @@ def test_classifier(tmp_path: Path, shape: dict[str, Any], head: HeadConfig) -> 
 def test_pretraining(tmp_path: Path, shape: dict[str, Any]) -> None:
     model = peer("BertForPreTraining", shape)
     model.save_pretrained(tmp_path)
-    batch = padded_batch(model.config)
+    batch = random_batch(model.config, LENGTHS)
     expected = theirs(model, batch)
     encode, logits = converted(tmp_path, PRETRAINING)
     hidden, _ = encode(ours(batch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertjax.convert.bert import BUFFERS, CLASSIFIER, CONFIG_FIELDS, EMBEDDINGS, OLD_NORMS, SPAN
+from bertjax.convert.bert import BUFFERS, CONFIG_FIELDS, EMBEDDINGS, OLD_NORMS, TASK_HEADS
 from bertjax.convert.table import PYTORCH, Entry, Family, Table, architectures
 
 _LAYER = "encoder.albert_layer_groups.{layer}.albert_layers.{inner}."
@@ -47,11 +47,7 @@ ALBERT = Family(
             *PYTORCH.dense("pooler", "encoder/pooler", "embed", "out", when="pooler"),
         ),
         heads={
-            "classification": CLASSIFIER,
-            "regression": CLASSIFIER,
-            "multiple_choice": CLASSIFIER,
-            "token_classification": CLASSIFIER,
-            "span": SPAN,
+            **TASK_HEADS,
             "masked_lm": (
                 *PYTORCH.dense("predictions.dense", "heads/{head}/dense", "embed", "width"),
                 *PYTORCH.norm("predictions.LayerNorm", "heads/{head}/norm", "width"),

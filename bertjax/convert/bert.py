@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bertjax.convert.table import PYTORCH, Entry, Family, Table, architectures
+from bertjax.types import HeadKind
 
 EMBEDDINGS = (
     *PYTORCH.table("embeddings.word_embeddings", "encoder/embeddings/word", "vocab width"),
@@ -40,7 +41,15 @@ LAYER = tuple(
 
 POOLER = PYTORCH.dense("pooler.dense", "encoder/pooler", "embed", "out", when="pooler")
 CLASSIFIER = PYTORCH.dense("classifier", "heads/{head}", "embed", "classes")
-SPAN = PYTORCH.dense("qa_outputs", "heads/{head}", "embed", "classes")
+
+TASK_HEADS: dict[HeadKind, tuple[Entry, ...]] = {
+    "classification": CLASSIFIER,
+    "regression": CLASSIFIER,
+    "multiple_choice": CLASSIFIER,
+    "token_classification": CLASSIFIER,
+    "span": PYTORCH.dense("qa_outputs", "heads/{head}", "embed", "classes"),
+}
+"""Those of fine-tuning; a family with another one overrides it."""
 
 CONFIG_FIELDS = {
     "vocab_size": "vocab_size",
@@ -80,11 +89,7 @@ BERT = Family(
         prefix="bert.",
         encoder=EMBEDDINGS + LAYER + POOLER,
         heads={
-            "classification": CLASSIFIER,
-            "regression": CLASSIFIER,
-            "multiple_choice": CLASSIFIER,
-            "token_classification": CLASSIFIER,
-            "span": SPAN,
+            **TASK_HEADS,
             "masked_lm": (
                 *PYTORCH.dense(_TRANSFORM + "dense", "heads/{head}/dense", "embed", "width"),
                 *PYTORCH.norm(_TRANSFORM + "LayerNorm", "heads/{head}/norm", "width"),

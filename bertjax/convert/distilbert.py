@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertjax.convert.bert import BUFFERS, CLASSIFIER, EMBEDDINGS, SPAN
+from bertjax.convert.bert import BUFFERS, CLASSIFIER, EMBEDDINGS, TASK_HEADS
 from bertjax.convert.table import PYTORCH, Entry, Family, Table, architectures
 
 _LAYER = "transformer.layer.{layer}."
@@ -50,11 +50,10 @@ DISTILBERT = Family(
         prefix="distilbert.",
         encoder=EMBEDDINGS + _LAYERS,
         heads={
+            **TASK_HEADS,
             "classification": _SENTENCE,
             "regression": _SENTENCE,
             "multiple_choice": _SENTENCE,
-            "token_classification": CLASSIFIER,
-            "span": SPAN,
             "masked_lm": (
                 *PYTORCH.dense("vocab_transform", "heads/{head}/dense", "embed", "width"),
                 *PYTORCH.norm("vocab_layer_norm", "heads/{head}/norm", "width"),

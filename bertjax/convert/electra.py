@@ -9,7 +9,7 @@ from bertjax.convert.bert import (
     EMBEDDINGS,
     LAYER,
     OLD_NORMS,
-    SPAN,
+    TASK_HEADS,
 )
 from bertjax.convert.table import PYTORCH, Entry, Family, Table, architectures
 
@@ -41,14 +41,13 @@ ELECTRA = Family(
             *LAYER,
         ),
         heads={
+            **TASK_HEADS,
             "classification": _CLASSIFICATION,
             "regression": _CLASSIFICATION,
             "multiple_choice": (
                 *PYTORCH.dense("sequence_summary.summary", "heads/{head}/dense", "embed", "out"),
                 *CLASSIFIER,
             ),
-            "token_classification": CLASSIFIER,
-            "span": SPAN,
             "masked_lm": (
                 *PYTORCH.dense(
                     "generator_predictions.dense", "heads/{head}/dense", "embed", "width"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from bertjax.convert.bert import (
     BUFFERS,
-    CLASSIFIER,
     CONFIG_FIELDS,
     EMBEDDINGS,
     LAYER,
     OLD_NORMS,
     POOLER,
-    SPAN,
+    TASK_HEADS,
 )
 from bertjax.convert.table import PYTORCH, Entry, Family, Table, architectures
 
@@ -23,11 +22,9 @@ _TABLE = Table(
     prefix="roberta.",
     encoder=EMBEDDINGS + LAYER + POOLER,
     heads={
+        **TASK_HEADS,
         "classification": _CLASSIFICATION,
         "regression": _CLASSIFICATION,
-        "multiple_choice": CLASSIFIER,
-        "token_classification": CLASSIFIER,
-        "span": SPAN,
         "masked_lm": (
             *PYTORCH.dense("lm_head.dense", "heads/{head}/dense", "embed", "width"),
             *PYTORCH.norm("lm_head.layer_norm", "heads/{head}/norm", "width"),
