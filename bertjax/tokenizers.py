@@ -81,13 +81,17 @@ class Tokenizer:
         return [_arrays(encoding) for encoding in backend.encode_batch(inputs)]
 
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer's files into an existing folder, as transformers reads them.
+        """Writes the tokenizer's files into an existing folder, as transformers 4 and 5 read them.
 
         Raises:
           UserError: if the folder cannot be written.
         """
         folder = Path(folder)
-        settings = self.settings
+        settings = dict(self.settings)
+        if isinstance(
+            settings.get("extra_special_tokens"), list
+        ):  # version 4 wants a mapping there
+            settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
         special = {role: settings[role] for role in ROLES if role in settings}
         try:
             self.backend.save(str(folder / "tokenizer.json"))
