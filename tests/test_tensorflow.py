@@ -336,6 +336,7 @@ def test_electra_masked_lm_alone(tmp_path: Path, scope: str) -> None:
 @pytest.mark.parametrize("family", ["albert", "electra"])
 def test_multiple_choice_and_new_heads(tmp_path: Path, family: str) -> None:
     """Heads are those asked for: found, or reported as new where the file has none of them."""
+    pytest.importorskip("tensorflow", reason="needs the tf extra")
     config = small(family)
     heads = {"race": HeadConfig("multiple_choice", 1)} if family == "albert" else {}
     folder = save_tensorflow(tmp_path / "model", config, initial(config, heads), heads)
