@@ -79,7 +79,7 @@ def _from_workdir(source: str) -> WholeModel:
     config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
     heads = {name: HeadConfig(**head) for name, head in document["heads"].items()}
     labels = (document.get("schema") or {}).get("labels")
-    step, params = restore_params(folder, config, heads)
+    step, params = restore_params(folder, config, heads, document.get("generator_size", 0.0))
     notes = (f"{folder}: checkpoint of step {step} read",)
     labels = None if labels is None else tuple(labels)
     return WholeModel(config, params, heads, labels, None, document["experiment"], notes)

@@ -24,6 +24,17 @@ def squared_error(scores: Array, labels: Array, weights: Array) -> tuple[Array, 
     return jnp.sum(jnp.square(scores - labels) * weights), jnp.sum(weights)
 
 
+def binary_cross_entropy(logits: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
+    """Cross entropy of yes or no, ``labels`` 1 or 0, all of one shape; in nats."""
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
+    return jnp.sum(losses * weights), jnp.sum(weights)
+
+
+def agreeing(answers: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
+    """How many of ``answers`` are their labels; all of one shape."""
+    return jnp.sum((answers == (labels > 0)) * weights), jnp.sum(weights)
+
+
 def correct(logits: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
     """How many of ``logits [E, C]`` are largest at ``labels [E]``."""
     hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)

@@ -14,10 +14,13 @@ import pytest
 
 from bertjax.optim import (
     NO_DECAY,
+    OPTIMIZERS,
+    SCHEDULES,
     OptimConfig,
     addresses,
     check_patterns,
     factors,
+    layer_axes,
     optimizer,
     path_of,
     schedule,
@@ -27,6 +30,7 @@ from bertjax.types import UserError
 
 STEPS = 40
 WARMUP = 10
+COOLDOWN = 8
 
 
 def some_params(seed: int = 0) -> Any:
@@ -75,29 +79,49 @@ def named(tree: Any) -> dict[str, np.ndarray]:
     return {path_of(p): np.asarray(v) for p, v in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def expected_multiplier(name: str, step: int) -> float:
+def expected_multiplier(name: str, step: float, final: float) -> float:
     """The formulas, written out."""
     if step < WARMUP:
         return step / WARMUP
     done = min(1.0, (step - WARMUP) / (STEPS - WARMUP))
-    return {
+    left = {
         "linear": 1 - done,
         "polynomial": (1 - done) ** 3,
         "cosine": (1 + np.cos(np.pi * done)) / 2,
         "constant": 1.0,
+        "constant_with_cooldown": min(1.0, max(0.0, (STEPS - step) / COOLDOWN)),
     }[name]
+    return final + (1 - final) * left
 
 
-@pytest.mark.parametrize("name", ["linear", "polynomial", "cosine", "constant"])
-def test_schedules(name: str):
-    config = OptimConfig(schedule=name, warmup_ratio=WARMUP / STEPS, power=3.0)  # type: ignore
+@pytest.mark.parametrize("final", [0.0, 0.1])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules(name: Any, final: float):
+    """At whole steps and, for budgets of time, between them; plain numbers or traced ones."""
+    config = OptimConfig(
+        schedule=name,
+        warmup_ratio=WARMUP / STEPS,
+        cooldown_ratio=COOLDOWN / STEPS,
+        final_ratio=final,
+        power=3.0,
+    )
     multiplier: Any = schedule(config, STEPS)
-    got = [float(multiplier(step)) for step in range(STEPS + 5)]
-    want = [expected_multiplier(name, step) for step in range(STEPS + 5)]
-    np.testing.assert_allclose(got, want, atol=1e-6)
-    assert got[0] == 0
-    assert got[WARMUP] == 1
-    assert max(got) == 1
+    whole = list(range(STEPS + 5))
+    parts = np.arange(0, STEPS + 5, 0.25).tolist()
+    for steps in (whole, parts):
+        got = [float(multiplier(step)) for step in steps]
+        want = [expected_multiplier(name, step, final) for step in steps]
+        np.testing.assert_allclose(got, want, atol=1e-6)
+        np.testing.assert_allclose(jax.jit(jax.vmap(multiplier))(jnp.array(steps)), got, atol=1e-6)
+        assert got[0] == 0
+        assert got[steps.index(WARMUP)] == 1
+        assert max(got) == 1
+
+
+def test_a_cooldown_of_nothing_is_constant():
+    config = OptimConfig(schedule="constant_with_cooldown", cooldown_ratio=0.0, warmup_ratio=0.0)
+    multiplier: Any = schedule(config, STEPS)
+    assert [float(multiplier(step)) for step in (0, STEPS - 1, STEPS + 1)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("steps", "ratio", "warmup"), [(345, 0.1, 34), (5, 0.1, 0), (10, 0.0, 0)])
@@ -113,6 +137,17 @@ def test_warmup_steps_are_rounded_down(steps: int, ratio: float, warmup: int):
     [
         ({"schedule": "liner"}, "unknown schedule 'liner'; did you mean 'linear'"),
         ({"optimizer": "adam"}, "unknown optimizer 'adam'; did you mean 'adamw'"),
+        ({"schedule": "constant_cooldown"}, "did you mean 'constant_with_cooldown'"),
+        ({"optimizer": "lamp"}, "unknown optimizer 'lamp'; did you mean 'lamb'"),
+        ({"optimizer": "moun"}, "unknown optimizer 'moun'; did you mean 'muon'"),
+        ({"cooldown_ratio": 1.0}, "cooldown_ratio must be in"),
+        ({"momentum": -0.1}, "momentum must be in"),
+        ({"final_ratio": 1.1}, "final_ratio must be in"),
+        ({"final_ratio": float("nan")}, "final_ratio must be in"),
+        (
+            {"schedule": "constant_with_cooldown", "warmup_ratio": 0.5, "cooldown_ratio": 0.6},
+            "make their sum 1 or less",
+        ),
         ({"warmup_ratio": 1.0}, "warmup_ratio must be in"),
         ({"warmup_ratio": -0.1}, "warmup_ratio must be in"),
     ],
@@ -200,11 +235,11 @@ def test_clipping_is_by_the_global_norm(clip: float):
         np.testing.assert_allclose(value, scale * named(grad)[path], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw_without_bias_correction"])
-def test_frozen_parameters_do_not_move(name: str):
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_parameters_do_not_move(name: Any):
     """Bit by bit, and only those: one layer of a stack, decay included."""
     patterns = ("encoder/embeddings/.*", "encoder/layers/[02]/attention/.*", r".*/norm/bias")
-    config = OptimConfig(optimizer=name, freeze=patterns, weight_decay=0.5)  # type: ignore[arg-type]
+    config = OptimConfig(optimizer=name, freeze=patterns, weight_decay=0.5)
     before, after = named(some_params()), named(train(config, gradients(3)))
     for path, value in before.items():
         same = (after[path] == value).reshape(len(value), -1)
@@ -234,6 +269,21 @@ def test_addresses():
     ]
 
 
+def test_addresses_of_a_generator():
+    """ELECTRA's generator is stacked too, and is not meant where the model's encoder is named."""
+    path = "generator/encoder/layers/mlp/up/bias"
+    assert addresses(path, (2, 5)) == [
+        "generator/encoder/layers/0/mlp/up/bias",
+        "generator/encoder/layers/1/mlp/up/bias",
+    ]
+    params = some_params() | {"generator": some_params()}
+    found = named(factors(params, ("encoder/layers/1/.*",), matched=0.0))
+    assert found["generator/encoder/layers/attention/query/kernel"].ravel().tolist() == [1, 1, 1]
+    found = named(factors(params, ("generator/encoder/layers/1/.*",), matched=0.0))
+    assert found["generator/encoder/layers/attention/query/kernel"].ravel().tolist() == [1, 0, 1]
+    assert found["encoder/layers/attention/query/kernel"].ravel().tolist() == [1, 1, 1]
+
+
 def test_factors_broadcast():
     params = some_params()
     found = factors(params, ("encoder/layers/1/.*",), matched=0.0)
@@ -241,6 +291,18 @@ def test_factors_broadcast():
     assert query.shape == (3, 1, 1, 1)
     assert query.ravel().tolist() == [1, 0, 1]
     assert found["heads"]["task"]["bias"].tolist() == [1]
+
+
+def test_layer_axes():
+    """ALBERT's inner layers are a second axis of layers; what is not stacked has none."""
+    params = some_params()
+    found = named(layer_axes(params))
+    assert {path: int(axes) for path, axes in found.items() if axes} == {
+        path: 1 for path in found if path.startswith("encoder/layers/")
+    }
+    params["encoder"]["layers"] = jax.tree.map(lambda x: x[:, None], params["encoder"]["layers"])
+    assert named(layer_axes(params))["encoder/layers/attention/query/kernel"] == 2
+    assert named(layer_axes({"w": params["encoder"]["pooler"]["kernel"]})) == {"w": 0}
 
 
 def test_patterns_must_match_something():

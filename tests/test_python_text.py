@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bertjax.corpus.vocabulary import SPECIAL_TOKENS, train_wordpiece
 from bertjax.data.python_text import (
     Passage,
     balanced,
@@ -17,7 +18,6 @@ from bertjax.data.python_text import (
     sentences_of,
     split,
 )
-from bertjax.data.vocabulary import SPECIAL_TOKENS, train_wordpiece
 from bertjax.tokenizers import wordpiece_tokenizer
 
 SAME = "Both packages say this very same sentence about nothing."

@@ -25,10 +25,13 @@ from bertjax.types import Interrupted, UserError, nearest
 
 COMMANDS = {
     "quickstart": "Watch a very small BERT learn, on this machine, without a download.",
+    "pretrain": "Pretrain an encoder on prepared text.",
+    "prepare": "Prepare raw text for pretraining.",
     "finetune": "Fine-tune a model on a task.",
     "evaluate": "Score a trained model on a split of a task's data.",
     "predict": "Label the lines of a file, or of standard input.",
     "convert": "Write a model in another format.",
+    "vocab": "Learn the vocabulary of a tokenizer from raw text.",
 }
 
 _INTERRUPTED = 128 + signal.SIGINT

@@ -5,6 +5,9 @@ The batch is a mapping of arrays (rows × length, then one entry an example or a
 ``token_ids``, ``type_ids``, ``segment_ids``, ``positions``: ``[rows, length]``;
 ``cls_row``, ``cls_position``: ``[examples]``, where each example's [CLS] stands;
 ``prediction_row``, ``prediction_position``: ``[predictions]``, the masked tokens (masked LM only).
+
+In pretraining every row has its own: ``cls_position [rows, examples]`` and ``prediction_position
+[rows, predictions]`` without the row numbers, so that no device looks into another's rows.
 """
 
 from __future__ import annotations
@@ -61,6 +64,13 @@ class Model(nn.Module):
         """Logits of one head."""
         return self._head(head, self.encode(batch, dropout), batch, dropout)
 
+    def all(
+        self, batch: Batch, heads: tuple[str, ...], dropout: Dropout | None = None
+    ) -> dict[str, Array]:
+        """Logits of several heads over one reading of the batch, by name."""
+        hidden = self.encode(batch, dropout)
+        return {head: self._head(head, hidden, batch, dropout) for head in heads}
+
     def initialise(self, batch: Batch) -> None:
         """Touches every parameter, for ``init(key, batch, method="initialise")``."""
         hidden = self.encode(batch)
@@ -72,14 +82,23 @@ class Model(nn.Module):
     def _head(self, name: str, hidden: Array, batch: Batch, dropout: Dropout | None) -> Array:
         kind = dict(self.head_configs)[name].kind
         if kind == "masked_lm":
-            features = hidden[batch["prediction_row"], batch["prediction_position"]]
+            features = _states(hidden, batch, "prediction")
         elif kind in TOKEN_HEADS:
             features = hidden
         else:
-            features = hidden[batch["cls_row"], batch["cls_position"]]
+            features = _states(hidden, batch, "cls")
             if self.config.pools(kind):
                 features = self.encoder.pool(features)
         return self.heads(name, features, self.encoder.embeddings.attend, dropout)
+
+
+def _states(hidden: Array, batch: Batch, name: str) -> Array:
+    """The states ``[entries, D]`` at the positions called ``name``, row after row."""
+    positions = batch[f"{name}_position"]
+    if positions.ndim == 1:
+        return hidden[batch[f"{name}_row"], positions]
+    states = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+    return states.reshape(-1, hidden.shape[-1])
 
 
 def all_states(model: Model, params: Any, batch: Batch) -> tuple[Array, Array]:

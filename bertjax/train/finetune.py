@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -226,7 +225,7 @@ def conclude(
         "train_examples": len(parts.records),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "seconds": round(outcome.seconds, 1),
-        "peak_rss_mib": round(peak_rss_mib()),
+        "peak_rss_mib": round(workdirs.peak_rss_mib()),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
     if parts.config.export:
@@ -246,14 +245,6 @@ def export(parts: Parts, params: Any, folder: epath.Path) -> None:
         labels=None if task.kind == "regression" else task.labels,
         tokenizer=parts.pretrained.tokenizer,
     )
-
-
-def peak_rss_mib() -> float:
-    """The largest resident memory this process has had, in MiB."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _evaluate(evaluators: Sequence[Evaluator], params: Any) -> dict[str, float]:

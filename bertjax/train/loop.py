@@ -42,6 +42,8 @@ class LoopConfig:
     """When the loop does what; all counts are steps."""
 
     steps: int
+    seconds: float = 0
+    """If not 0, the run ends when so much time has passed, whatever ``steps``."""
     log_every: int = 20
     eval_every: int = 0
     """0: only after the last step."""
@@ -50,6 +52,8 @@ class LoopConfig:
     """Evaluations without a better main metric before the run ends; 0: never."""
     main_metric: str | None = None
     """Keeps the best checkpoint; larger is better."""
+    peak_flops: float = 0
+    """Operations a second that all devices together can do; 0: not known."""
 
 
 @dataclasses.dataclass
@@ -63,6 +67,8 @@ class Position:
     """Evaluations since the best one."""
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     """Of the last evaluation."""
+    seconds: float = 0.0
+    """Of the run so far, evaluations counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +128,8 @@ class Loop:
     checkpoints: Checkpoints
     writer: Callable[[int], MetricWriter]
     """Opens the metrics at the step where the run begins."""
+    flops: Callable[[Batch], float] = lambda batch: 0.0
+    """The model's operations in a step over this process's share of a batch; 0: not counted."""
 
     def run(self, state: TrainState) -> Outcome:
         """Trains from ``state``, or from the newest checkpoint if there is one.
@@ -134,13 +142,14 @@ class Loop:
         writer = self.writer(start)
         began = time.perf_counter()
         try:
-            with Signals() as signals, Progress(start, self.config.steps) as progress:
+            total = None if self.config.seconds else self.config.steps
+            with Signals() as signals, Progress(start, total) as progress:
                 state = self._train(state, position, signals, progress, writer)
         finally:
             writer.close()
             self.checkpoints.wait()
         seconds = time.perf_counter() - began
-        stopped = int(state.step) < self.config.steps
+        stopped = not self._ended(int(state.step), position)
         return Outcome(state, position, stopped, seconds)
 
     def _restore(self, state: TrainState) -> tuple[TrainState, Position]:
@@ -161,22 +170,24 @@ class Loop:
         progress: Progress,
         writer: MetricWriter,
     ) -> TrainState:
-        step = int(state.step)
-        if self._evaluation_due(step):
+        step, before = int(state.step), time.perf_counter() - position.seconds
+        if self._evaluation_due(step, position):
             self._evaluate(step, state, position, progress, writer)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         jitted = jax.jit(self.train_step, donate_argnums=0, out_shardings=(shardings, None))
         batches = self.batches(step)
-        while step < self.config.steps and not self._out_of_patience(position):
-            batch = shard_batch(next(batches), self.mesh, lead=1)
+        while not self._ended(step, position) and not self._out_of_patience(position):
+            batch = next(batches)
+            progress.advance(batch, self.flops(batch) * jax.process_count())
             with on_mesh(self.mesh):
-                state, metrics = jitted(state, batch, self.hyper, self.key)
+                placed = shard_batch(batch, self.mesh, lead=1)
+                state, metrics = jitted(state, placed, self._hyper(position), self.key)
             step += 1
-            progress.advance(batch)
+            position.seconds = time.perf_counter() - before
             if step % self.config.log_every == 0 or step == 1:
                 self._log(step, metrics, progress, writer)
-            due = self._evaluation_due(step)
-            if due or self._save_due(step) or signals.received:
+            due = self._evaluation_due(step, position)
+            if due or self._save_due(step, position) or signals.received:
                 check_finite(step, metrics)
                 self._save(step, state, position)
             if signals.received:
@@ -191,17 +202,31 @@ class Loop:
         check_finite(step, metrics)
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
         values |= progress.rates()
+        if self.config.peak_flops and "flops_per_second" in values:
+            values["utilisation"] = values["flops_per_second"] / self.config.peak_flops
         writer.write(step, values)
         progress.show(values)
 
-    def _evaluation_due(self, step: int) -> bool:
+    def _hyper(self, position: Position) -> Hyper:
+        """The hyper-parameters of the next step; a clock's schedule follows the clock."""
+        if not self.config.seconds:
+            return self.hyper
+        progress = jnp.float32(position.seconds / self.config.seconds)
+        return dataclasses.replace(self.hyper, progress=progress)
+
+    def _ended(self, step: int, position: Position) -> bool:
+        if self.config.seconds:
+            return position.seconds >= self.config.seconds
+        return step >= self.config.steps
+
+    def _evaluation_due(self, step: int, position: Position) -> bool:
         if self.evaluate is None or step == 0:
             return False
         every = self.config.eval_every
-        return step == self.config.steps or (every > 0 and step % every == 0)
+        return self._ended(step, position) or (every > 0 and step % every == 0)
 
-    def _save_due(self, step: int) -> bool:
-        return step == self.config.steps or step % self.config.save_every == 0
+    def _save_due(self, step: int, position: Position) -> bool:
+        return self._ended(step, position) or step % self.config.save_every == 0
 
     def _out_of_patience(self, position: Position) -> bool:
         return 0 < self.config.patience <= position.stale

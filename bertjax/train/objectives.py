@@ -1,37 +1,85 @@
 """What a step minimises: pure functions ``(params, batch, dropout, key) -> Sums``.
 
-``Sums`` holds (sum, weight) pairs; ``loss`` is the one that is differentiated.
+``Sums`` holds (sum, weight) pairs. An :class:`Objective` names those that are differentiated and
+where in a batch their weights stand, so that a step can divide each by its total over all devices
+and micro-batches.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
-from bertjax.losses import Sums, correct, cross_entropy, squared_error
-from bertjax.models import Dropout, Model
+from bertjax.losses import (
+    Sums,
+    agreeing,
+    binary_cross_entropy,
+    correct,
+    cross_entropy,
+    mean,
+    squared_error,
+)
+from bertjax.models import Dropout, Electra, Model
 
-Objective = Callable[[Any, Mapping[str, Array], Dropout | None, Array], Sums]
+Batch = Mapping[str, Array]
 
 
-def _logits(
-    model: Model, head: str, params: Any, batch: Mapping[str, Array], drop: Any, key: Array
-) -> Array:
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """One of the pairs of ``Sums`` that is minimised."""
+
+    name: str
+    weights: Callable[[Batch], Array]
+    """The weights of a batch, of any shape; their total divides the sum."""
+    factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The mean of each loss, times its factor, added up."""
+
+    sums: Callable[[Any, Batch, Dropout | None, Array], Sums]
+    losses: tuple[Loss, ...]
+
+    def __call__(self, params: Any, batch: Batch, dropout: Dropout | None, key: Array) -> Sums:
+        """All (sum, weight) pairs of a batch."""
+        return self.sums(params, batch, dropout, key)
+
+    def scales(self, batch: Batch) -> dict[str, Array]:
+        """What each loss's sum is multiplied by; ``batch`` may hold several micro-batches."""
+        totals = {loss.name: jnp.sum(loss.weights(batch)) for loss in self.losses}
+        return {
+            loss.name: loss.factor / jnp.maximum(totals[loss.name], 1e-9) for loss in self.losses
+        }
+
+    def total(self, sums: Sums) -> Array:
+        """The value that is minimised, of the sums of a whole batch."""
+        return jnp.sum(jnp.stack([loss.factor * mean(sums[loss.name]) for loss in self.losses]))
+
+
+def _logits(model: Model, head: str, params: Any, batch: Batch, drop: Any, key: Array) -> Array:
     logits = model.apply({"params": params}, batch, head, drop, rngs={"dropout": key})
     return cast(Array, logits)
 
 
+def _field(name: str) -> Callable[[Batch], Array]:
+    return lambda batch: batch[name]
+
+
 def _cross_entropy(model: Model, head: str, labels: str, weights: str) -> Objective:
-    def objective(params: Any, batch: Mapping[str, Array], drop: Any, key: Array) -> Sums:
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
         logits = _logits(model, head, params, batch, drop, key)
         return {
             "loss": cross_entropy(logits, batch[labels], batch[weights]),
             "accuracy": correct(logits, batch[labels], batch[weights]),
         }
 
-    return objective
+    return Objective(sums, (Loss("loss", _field(weights)),))
 
 
 def classification(model: Model, head: str) -> Objective:
@@ -47,11 +95,11 @@ def masked_lm(model: Model, head: str) -> Objective:
 def regression(model: Model, head: str) -> Objective:
     """Squared error of each example's score."""
 
-    def objective(params: Any, batch: Mapping[str, Array], drop: Any, key: Array) -> Sums:
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
         scores = _logits(model, head, params, batch, drop, key)[:, 0]
         return {"loss": squared_error(scores, batch["labels"], batch["example_weight"])}
 
-    return objective
+    return Objective(sums, (Loss("loss", _field("example_weight")),))
 
 
 OBJECTIVES: dict[str, Callable[[Model, str], Objective]] = {
@@ -60,3 +108,82 @@ OBJECTIVES: dict[str, Callable[[Model, str], Objective]] = {
     "masked_lm": masked_lm,
 }
 """By the kind of the head they train."""
+
+PAIR_HEADS = ("next_sentence", "sentence_order")
+
+
+def pretraining(model: Model) -> Objective:
+    """Masked LM, and the sentence task if the model has a head for one, on rows of
+    :mod:`bertjax.data.pretraining`: the sum of the two means (Devlin et al. 2019, appendix A.2).
+    """
+    fields = {"masked_lm": ("prediction_labels", "prediction_weight")}
+    fields |= dict.fromkeys(PAIR_HEADS, ("labels", "example_weight"))
+    names = tuple(name for name, _ in model.head_configs)
+
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
+        logits = cast(
+            dict[str, Array],
+            model.apply(
+                {"params": params}, batch, names, drop, rngs={"dropout": key}, method="all"
+            ),
+        )
+        found: Sums = {}
+        for name in names:
+            labels, weights = (batch[field].reshape(-1) for field in fields[name])
+            found[f"{name}_loss"] = cross_entropy(logits[name], labels, weights)
+            found[f"{name}_accuracy"] = correct(logits[name], labels, weights)
+        return found
+
+    losses = tuple(Loss(f"{name}_loss", _field(fields[name][1])) for name in names)
+    return Objective(sums, losses)
+
+
+def replaced_token(pair: Electra, factor: float) -> Objective:
+    """ELECTRA: the generator fills the masked places, the discriminator finds what it put there.
+
+    Source: Clark et al. 2020, section 3.1 and 3.2: the generator's masked-LM loss plus ``factor``
+    times the discriminator's loss over all tokens. What the generator draws has no gradient.
+    """
+    (head,) = (name for name, _ in pair.head_configs)
+
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
+        keys = jax.random.split(key, 3)
+        generator = pair.generator_params(params)
+        logits = _logits(pair.generator, "masked_lm", generator, batch, drop, keys[0])
+        labels, weights = batch["prediction_labels"], batch["prediction_weight"]
+        drawn = jax.random.categorical(keys[1], jax.lax.stop_gradient(logits))
+        drawn = drawn.reshape(labels.shape).astype(labels.dtype)
+        seen = fill(batch, "token_ids", drawn)
+        replaced = fill({**batch, "none": jnp.zeros_like(seen)}, "none", drawn != labels)
+        found = _logits(
+            pair.discriminator,
+            head,
+            pair.discriminator_params(params),
+            {**batch, "token_ids": seen},
+            drop,
+            keys[2],
+        )[..., 0]
+        real = (batch["segment_ids"] > 0).astype(jnp.float32)
+        flat = logits, labels.reshape(-1), weights.reshape(-1)
+        return {
+            "masked_lm_loss": cross_entropy(*flat),
+            "masked_lm_accuracy": correct(*flat),
+            "replaced_token_loss": binary_cross_entropy(found, replaced, real),
+            "replaced_token_accuracy": agreeing(found > 0, replaced, real),
+            "replaced_share": (jnp.sum(replaced * real), jnp.sum(real)),
+        }
+
+    losses = (
+        Loss("masked_lm_loss", _field("prediction_weight")),
+        Loss("replaced_token_loss", lambda batch: batch["segment_ids"] > 0, factor),
+    )
+    return Objective(sums, losses)
+
+
+def fill(batch: Batch, field: str, values: Array) -> Array:
+    """``batch[field] [rows, length]`` with ``values [rows, predictions]`` at the masked places."""
+    grid = batch[field]
+    real = batch["prediction_weight"] > 0
+    column = jnp.where(real, batch["prediction_position"], grid.shape[1])  # beyond: left out
+    row = jnp.broadcast_to(jnp.arange(grid.shape[0])[:, None], column.shape)
+    return grid.at[row, column].set(values.astype(grid.dtype), mode="drop")

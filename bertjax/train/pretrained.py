@@ -11,7 +11,7 @@ from etils import epath
 
 from bertjax.checkpoint import Checkpoints, absolute
 from bertjax.convert import load_folder, read_head
-from bertjax.models import Model
+from bertjax.models import Electra, Model
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from bertjax.train.state import abstract_params
@@ -94,7 +94,7 @@ def _from_workdir(
     document = read_document(folder)
     config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
     there = {name: HeadConfig(**head) for name, head in document["heads"].items()}
-    step, params = restore_params(folder, config, there)
+    step, params = restore_params(folder, config, there, document.get("generator_size", 0.0))
     wanted = {} if new_heads else {n: h for n, h in heads.items() if there.get(n) == h}
     found = {"encoder": dict(params["encoder"]), "heads": {n: params["heads"][n] for n in wanted}}
     new = [f"heads/{name}" for name in heads if name not in wanted]
@@ -110,15 +110,21 @@ def _from_workdir(
 
 
 def restore_params(
-    folder: epath.Path, config: ModelConfig, heads: Mapping[str, HeadConfig]
+    folder: epath.Path,
+    config: ModelConfig,
+    heads: Mapping[str, HeadConfig],
+    generator_size: float = 0.0,
 ) -> tuple[int, Any]:
     """The step and host parameters of a workdir's best checkpoint, or of its newest.
+
+    ``generator_size``: of the generator that was trained beside the model, and is left out.
 
     Raises:
       UserError: if there is none that can be read.
     """
     model = Model(config, tuple(heads.items()))
-    shapes = abstract_params(model, make_mesh(MeshConfig(), jax.local_devices()[:1]))
+    trained = Electra.of(model, generator_size) if generator_size else model
+    shapes = abstract_params(trained, make_mesh(MeshConfig(), jax.local_devices()[:1]))
     checkpoints = Checkpoints(folder, read_only=True)
     try:
         steps = checkpoints.steps()
@@ -130,4 +136,4 @@ def restore_params(
         restored = checkpoints.restore_on_host(best if best in steps else steps[0], shapes)
     finally:
         checkpoints.close()
-    return restored.step, restored.params
+    return restored.step, {name: restored.params[name] for name in ("encoder", "heads")}

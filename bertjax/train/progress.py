@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
-from jax import Array
+import jax
+import numpy as np
+
+from bertjax.data.batching import Batch
 
 
 class Progress:
     """Counts steps and examples, and shows them with ``tqdm`` where someone is watching."""
 
-    def __init__(self, start: int, steps: int, name: str = "train"):
+    def __init__(self, start: int, steps: int | None, name: str = "train"):
         from tqdm import tqdm
 
         self._bar = tqdm(
@@ -28,29 +31,42 @@ class Progress:
         self._bar.close()
 
     def _mark(self) -> None:
-        self._examples, self._steps, self._since = 0, 0, time.perf_counter()
+        self._examples, self._tokens, self._steps, self._flops = 0, 0, 0, 0.0
+        self._since = time.perf_counter()
 
-    def advance(self, batch: Mapping[str, Array]) -> None:
-        """Counts one step; ``batch`` is ``[micro-batches, …]``."""
-        self._examples += batch["cls_row"].size
+    def advance(self, batch: Batch, flops: float = 0.0) -> None:
+        """Counts one step of ``flops`` operations, on all devices.
+
+        ``batch`` is this process's share, ``[micro-batches, …]``.
+        """
+        processes = jax.process_count()
+        entries = batch["cls_row"] if "cls_row" in batch else batch["token_ids"][..., 0]
+        self._examples += entries.size * processes
+        if "segment_ids" in batch:
+            self._tokens += int(np.count_nonzero(batch["segment_ids"])) * processes
         self._steps += 1
+        self._flops += flops
         self._bar.update()
 
     def rates(self) -> dict[str, float]:
-        """Examples and steps a second since this was last asked."""
+        """Examples (rows, in pretraining), tokens, steps and operations a second since asked."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         rates = {
             "examples_per_second": self._examples / seconds,
+            "tokens_per_second": self._tokens / seconds,
             "steps_per_second": self._steps / seconds,
         }
+        if self._flops:
+            rates["flops_per_second"] = self._flops / seconds
         self._mark()
         return rates
 
     def show(self, values: Mapping[str, float]) -> None:
         """Puts the loss and the speed behind the bar."""
-        self._bar.set_postfix_str(
-            f"loss {values['train/loss']:.4f}, {values['examples_per_second']:.1f} examples/s"
-        )
+        shown = f"loss {values['train/loss']:.4f}, {values['tokens_per_second']:,.0f} tokens/s"
+        if "utilisation" in values:
+            shown += f", {values['utilisation']:.1%} of peak"
+        self._bar.set_postfix_str(shown)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

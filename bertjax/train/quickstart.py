@@ -1,17 +1,16 @@
 """The quickstart: pretrains a very small BERT on the English that Python carries, and tests it.
 
-The workdir is the pretraining run. Under it lie the sentences (``data``), two Hugging Face folders
-(``huggingface``, pretrained; ``random``, as it began) and the two fine-tuning runs that start from
-them (``finetuned``, ``finetuned-from-random``).
+It goes the way a user goes, from text files to fine-tuned models. The workdir holds the data
+(:mod:`bertjax.train.quickstart_data`), the pretraining run (``pretrained``), the model as that
+began (``random``, a Hugging Face folder), and the two fine-tuning runs that start from them
+(``finetuned``, ``finetuned-from-random``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,65 +18,29 @@ import numpy as np
 from etils import epath
 
 from bertjax.data.batching import Batcher, round_up
-from bertjax.data.python_text import LIBRARIES, Corpus, Passage, balanced, collect, split
 from bertjax.data.records import Record
-from bertjax.data.vocabulary import train_wordpiece
 from bertjax.models import Model
 from bertjax.sharding import MeshConfig, batch_divisor, make_mesh
 from bertjax.tasks import Task, get_task
-from bertjax.tokenizers import Tokenizer, load_tokenizer, wordpiece_tokenizer
 from bertjax.train import workdir as workdirs
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.evaluate import Forward
 from bertjax.train.finetune import finetune
-from bertjax.train.pretrain import HEADS, PretrainConfig, full_examples, pretrain
+from bertjax.train.pretrain import PretrainConfig, assemble, export, pretrain
 from bertjax.train.pretrained import load_pretrained
-from bertjax.types import ModelConfig, UserError
+from bertjax.train.quickstart_data import (
+    QuickstartConfig,
+    Say,
+    prepare_text,
+    write_text,
+    write_vocabulary,
+)
+from bertjax.train.state import create_state
 
-RUNS = {"finetuned": "huggingface", "finetuned-from-random": "random"}
+RUNS = {"finetuned": "pretrained", "finetuned-from-random": "random"}
 """The fine-tuning runs, each with the folder of the model that it starts from."""
-
-Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class QuickstartConfig:
-    """Sizes; the default takes about two and a half minutes on two CPU cores."""
-
-    steps: int = 2500
-    """Of the pretraining."""
-    seed: int = 0
-    sources: tuple[str, ...] = LIBRARIES
-    sentences: int = 8000
-    """Read of each library, at most."""
-    held_out: int = 400
-    """Examples on which the pretraining is evaluated."""
-    classes: int = 8
-    """Libraries to be told apart: those with the most held-out sentences."""
-    train_sentences: int = 50
-    """Labelled sentences of each library."""
-    validation_sentences: int = 40
-    test_sentences: int = 120
-    vocab_size: int = 4096
-    hidden_size: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
-    initializer_range: float = 0.06
-    """Larger than BERT's 0.02, as suits a narrow model."""
-    max_length: int = 64
-    batch_size: int = 16
-    learning_rate: float = 2.5e-3
-    mask_rate: float = 0.33
-    """A short run learns more from more masks (Wettig et al. 2023, https://arxiv.org/abs/2202.08005)."""
-    finetune_max_length: int = 32
-    finetune_epochs: float = 15.0
-    finetune_batch_size: int = 32
-    finetune_learning_rate: float = 1e-3
-    finetune_eval_every: int = 50
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, not {self.steps}")
+RECORD = "quickstart.json"
+"""What the workdir is known by; it is not a run itself, but holds runs."""
 
 
 def quickstart(config: QuickstartConfig, workdir: str, say: Say) -> dict[str, Any]:
@@ -94,12 +57,14 @@ def quickstart(config: QuickstartConfig, workdir: str, say: Say) -> dict[str, An
     """
     began = time.perf_counter()
     folder = epath.Path(workdir)
-    workdirs.check_place(folder)
-    corpus, tokenizer = prepare(config, folder, say)
+    workdirs.check_place(folder, RECORD)
+    workdirs.prepare(folder, {"experiment": dataclasses.asdict(config)}, RECORD)
     if (found := workdirs.read_result(folder)) is not None:
         say(f"The run in {folder} is finished; this is its result.")
         return found
-    result = {"task": "quickstart", **pretrain_on(config, corpus, tokenizer, folder, say)}
+    write_text(config, folder, say)
+    write_vocabulary(config, folder, say)
+    result = {"task": "quickstart", **pretrain_on(config, folder, say)}
     result |= compare(config, folder, say)
     result["seconds"] = round(time.perf_counter() - began, 1)
     result["device"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -107,144 +72,62 @@ def quickstart(config: QuickstartConfig, workdir: str, say: Say) -> dict[str, An
     return result
 
 
-def prepare(config: QuickstartConfig, folder: epath.Path, say: Say) -> tuple[Corpus, Tokenizer]:
-    """The sentences and the vocabulary: made and written, or read where they are there already."""
-    if (folder / "data").exists():
-        corpus = read_corpus(folder / "data")
-        tokenizer = load_tokenizer(str(folder / "tokenizer"))
-        workdirs.prepare(folder, document(config, tokenizer))
-        return corpus, tokenizer
-    say("Reading English: the interpreter's help topics and the docstrings of installed libraries")
-    corpus = split(collect(config.sources, config.sentences))
-    labelled = label(config, corpus)
-    counts = Counter(p.library for p in corpus.train for _ in p.sentences)
-    say(f"  {sum(counts.values()):,} sentences to learn from: {_listed(counts.most_common())}")
-    sentences = (sentence for passage in corpus.train for sentence in passage.sentences)
-    tokenizer = wordpiece_tokenizer(train_wordpiece(sentences, config.vocab_size))
-    say(f"Trained a WordPiece vocabulary of {tokenizer.vocab_size:,} pieces")
-    workdirs.prepare(folder, document(config, tokenizer))
-    (folder / "tokenizer").mkdir(exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer"))
-    write_data(folder, corpus, labelled)
-    return corpus, tokenizer
-
-
-def document(config: QuickstartConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What ``config.json`` of the workdir says."""
+def pretrain_on(config: QuickstartConfig, folder: epath.Path, say: Say) -> dict[str, Any]:
+    """Masked-LM pretraining on the whole text, without labels."""
+    corpora = prepare_text(folder, say)
+    settings = pretrain_config(config, folder)
+    say(
+        f"Pretraining {config.num_layers} layers of width {config.hidden_size}: guess the masked "
+        f"words of {corpora['train'].tokens:,} tokens of text, {config.steps} steps of "
+        f"{settings.batch_size} rows of {config.max_length}"
+    )
+    result = pretrain(settings, str(folder / "pretrained"))
+    accuracy = result["metrics"]["validation/masked_lm_accuracy"]
+    say(f"  it guesses {accuracy:.1%} of the masked words of unseen text exactly")
+    write_random(settings, folder / "random")
     return {
-        "experiment": {"task": "masked_lm", **dataclasses.asdict(config)},
-        "model": dataclasses.asdict(model_config(config, tokenizer)),
-        "heads": {name: dataclasses.asdict(head) for name, head in HEADS.items()},
+        **{name: result[name] for name in ("metrics", "steps", "parameters")},
+        "train_tokens": corpora["train"].tokens,
+        "pretraining_seconds": result["seconds"],
     }
 
 
-def model_config(config: QuickstartConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The shape of the model."""
-    return ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        intermediate_size=4 * config.hidden_size,
-        max_positions=config.max_length,
-        initializer_range=config.initializer_range,
-        pad_token_id=tokenizer.pad_id,
-    )
-
-
-def label(config: QuickstartConfig, corpus: Corpus) -> dict[str, list[tuple[str, str]]]:
-    """(library, sentence) pairs of each split, equally many of each library.
-
-    Raises:
-      UserError: if fewer than two libraries have enough sentences.
-    """
-    wanted = config.validation_sentences + config.test_sentences
-    salt = str(config.seed)
-    held_out = balanced(corpus.validation, wanted, salt)
-    counts = Counter(library for library, _ in held_out)
-    there = Counter(p.library for p in corpus.validation for _ in p.sentences)
-    libraries = [n for n, _ in there.most_common() if counts[n] == wanted][: config.classes]
-    if len(libraries) < 2:
-        raise UserError(
-            "this Python carries too little English: fewer than two of the libraries "
-            f"{', '.join(config.sources)} have {wanted} sentences to hold out"
-        )
-    seen: Counter[str] = Counter()
-    parts: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
-    for library, sentence in held_out:
-        seen[library] += 1
-        name = "validation" if seen[library] <= config.validation_sentences else "test"
-        parts[name].append((library, sentence))
-    parts["train"] = balanced(corpus.train, config.train_sentences, salt)
-    return {name: [p for p in pairs if p[0] in libraries] for name, pairs in parts.items()}
-
-
-def write_data(
-    folder: epath.Path, corpus: Corpus, labelled: Mapping[str, list[tuple[str, str]]]
-) -> None:
-    """Writes ``folder/data``; it is there only when it is whole."""
-    part = folder / "data.part"
-    part.mkdir(exist_ok=True)
-    for name, pairs in labelled.items():
-        rows = ({"text": sentence, "label": library} for library, sentence in pairs)
-        write_lines(part / f"{name}.jsonl", rows)
-    for name, passages in dataclasses.asdict(corpus).items():
-        write_lines(part / f"unlabelled-{name}.jsonl", passages)
-    part.replace(folder / "data")
-
-
-def write_lines(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object a line."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def read_corpus(folder: epath.Path) -> Corpus:
-    """Reads what :func:`write_data` wrote of the unlabelled sentences."""
-
-    def read(name: str) -> list[Passage]:
-        lines = (folder / f"unlabelled-{name}.jsonl").read_text().split("\n")
-        rows = [json.loads(line) for line in lines if line]
-        return [Passage(r["library"], r["file"], tuple(r["sentences"])) for r in rows]
-
-    return Corpus(read("train"), read("validation"))
-
-
-def pretrain_on(
-    config: QuickstartConfig, corpus: Corpus, tokenizer: Tokenizer, folder: epath.Path, say: Say
-) -> dict[str, Any]:
-    """Masked-LM pretraining on the whole text, without labels."""
-    train, validation = (
-        full_examples(by_library(passages), tokenizer, config.max_length)
-        for passages in (corpus.train, corpus.validation)
-    )
-    settings = PretrainConfig(
-        model=model_config(config, tokenizer),
-        max_length=config.max_length,
-        steps=config.steps,
-        batch_size=_divisible(config.batch_size),
-        learning_rate=config.learning_rate,
+def pretrain_config(config: QuickstartConfig, folder: epath.Path) -> PretrainConfig:
+    """The pretraining experiment. Its second moment forgets faster, as suits a short run."""
+    return PretrainConfig(
+        data=(str(folder / "prepared" / "train"),),
+        validation_data=(str(folder / "prepared" / "validation"),),
+        model="preset:bert_tiny",
+        architecture={
+            "hidden_size": config.hidden_size,
+            "num_layers": config.num_layers,
+            "num_heads": config.num_heads,
+            "intermediate_size": 4 * config.hidden_size,
+            "max_positions": config.max_length,
+            "initializer_range": config.initializer_range,
+        },
+        sentence_task="none",
         mask_rate=config.mask_rate,
+        max_length=config.max_length,
+        batch_size=_divisible(config.batch_size),
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        warmup_ratio=0.1,
+        b2=0.98,
+        eps=1e-8,
+        dropout=0.0,
         seed=config.seed,
+        eval_rows=config.held_out,
         log_every=max(1, config.steps // 40),
         eval_every=max(1, config.steps // 5),
     )
-    say(
-        f"Pretraining {config.num_layers} layers of width {config.hidden_size}: guess the masked "
-        f"words of {len(train):,} passages, {config.steps} steps of {settings.batch_size}"
-    )
-    picks = np.random.default_rng(config.seed).permutation(len(validation))[: config.held_out]
-    result = pretrain(settings, tokenizer, train, [validation[i] for i in picks], folder)
-    accuracy = result["metrics"]["validation/accuracy"]
-    say(f"  it guesses {accuracy:.1%} of the masked words of unseen text exactly")
-    return result
 
 
-def by_library(passages: Iterable[Passage]) -> list[list[str]]:
-    """The sentences of each library, in order."""
-    documents: dict[str, list[str]] = {}
-    for passage in passages:
-        documents.setdefault(passage.library, []).extend(passage.sentences)
-    return list(documents.values())
+def write_random(config: PretrainConfig, folder: epath.Path) -> None:
+    """Writes the model with the weights that the pretraining began with."""
+    parts = assemble(config)
+    state = create_state(parts.model, config.optim, parts.mesh, config.seed)
+    export(parts, state.params, folder)
 
 
 def compare(config: QuickstartConfig, folder: epath.Path, say: Say) -> dict[str, Any]:
@@ -252,7 +135,7 @@ def compare(config: QuickstartConfig, folder: epath.Path, say: Say) -> dict[str,
     accuracy, result = {}, {}
     for run, model in RUNS.items():
         settings = finetune_config(config, folder, model)
-        begin = "the pretrained model" if model == "huggingface" else "random weights"
+        begin = "the pretrained model" if model == "pretrained" else "random weights"
         say(f"Fine-tuning from {begin}: which library is a sentence about?")
         finetune(settings, str(folder / run))
         task, records, logits = answers(settings, folder / run)
@@ -323,7 +206,3 @@ def examples(task: Task, records: list[Record], logits: np.ndarray) -> list[dict
 def _divisible(batch_size: int) -> int:
     """A batch size that the devices here can share."""
     return round_up(batch_size, jax.device_count())
-
-
-def _listed(counts: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts)

@@ -13,7 +13,7 @@ from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
-from bertjax.models import Model
+from bertjax.models import Electra, Model
 from bertjax.models.model import example_batch
 from bertjax.optim import OptimConfig, optimizer, path_of
 from bertjax.sharding import param_shardings, replicated
@@ -29,9 +29,9 @@ class TrainState:
     optimizer: Any
 
 
-def abstract_params(model: Model, mesh: Mesh) -> Any:
+def abstract_params(model: Model | Electra, mesh: Mesh) -> Any:
     """The shapes of the parameters with their shardings; nothing is computed."""
-    boxed = jax.eval_shape(
+    boxed: Any = jax.eval_shape(
         lambda: model.init(jax.random.key(0), example_batch(model.config), method="initialise")
     )["params"]
     return jax.tree.map(
@@ -42,7 +42,7 @@ def abstract_params(model: Model, mesh: Mesh) -> Any:
 
 
 def create_state(
-    model: Model,
+    model: Model | Electra,
     config: OptimConfig,
     mesh: Mesh,
     seed: int,

@@ -26,6 +26,8 @@ class Hyper:
     weight_decay: Array
     dropout: Dropout | None
     """None: no dropout, nor the random numbers for it."""
+    progress: Array | None = None
+    """The share of the run that is over, in [0, 1], where a clock decides; None: by the step."""
 
     @classmethod
     def of(cls, config: OptimConfig, dropout: Dropout | None) -> Hyper:
@@ -42,25 +44,31 @@ Step = Callable[
 ]
 
 
-def make_train_step(objective: Objective, config: OptimConfig, steps: int) -> Step:
+def make_train_step(
+    objective: Objective,
+    config: OptimConfig,
+    steps: int,
+    multiplier: optax.Schedule | None = None,
+) -> Step:
     """The step of a run of ``steps`` steps, to be given to ``jax.jit``.
 
-    The batch's arrays have a leading axis of micro-batches, whose gradients are summed before the
-    one division by the total weight. The key is the run's; the step folds its number into it.
+    The batch's arrays have a leading axis of micro-batches; each loss is divided by its weight in
+    all of them. The key is the run's; the step folds its number into it. ``multiplier`` gives the
+    share of the learning rate at a step; None: the config's schedule.
     """
-    multiplier = schedule(config, steps)
+    share = multiplier or schedule(config, steps)
 
     def train_step(
         state: TrainState, batch: Mapping[str, Array], hyper: Hyper, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(key, state.step)
         gradients, sums = accumulate(objective, state.params, batch, hyper.dropout, key)
-        weight = jnp.maximum(sums["loss"][1], 1e-9)
-        gradients = jax.tree.map(lambda g: g / weight, gradients)
-        learning_rate = hyper.learning_rate * multiplier(state.step)
+        at = state.step if hyper.progress is None else hyper.progress * steps
+        learning_rate = hyper.learning_rate * jnp.asarray(share(at))
         chain = optimizer(config, learning_rate, hyper.weight_decay)
         updates, optimizer_state = chain.update(gradients, state.optimizer, state.params)
-        metrics = {name: mean(pair) for name, pair in sums.items()}
+        metrics = {"loss": objective.total(sums)}
+        metrics |= {name: mean(pair) for name, pair in sums.items()}
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         metrics["learning_rate"] = learning_rate
         params = optax.apply_updates(state.params, updates)
@@ -76,11 +84,13 @@ def accumulate(
     dropout: Dropout | None,
     key: Array,
 ) -> tuple[Any, Sums]:
-    """Gradients of the summed loss and all sums, added over the micro-batches."""
+    """Gradients of the loss and all sums, added over the micro-batches."""
+    scales = objective.scales(batch)
 
     def loss(params: Any, micro: Mapping[str, Array], key: Array) -> tuple[Array, Sums]:
         sums = objective(params, micro, dropout, key)
-        return sums["loss"][0], sums
+        parts = [sums[name][0] * scale for name, scale in scales.items()]
+        return jnp.sum(jnp.stack(parts)), sums
 
     def gradients(micro: Mapping[str, Array], index: Array | int) -> tuple[Any, Sums]:
         key_of_micro = jax.random.fold_in(key, index)

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,8 @@ from bertjax.types import UserError
 
 MAY_CHANGE = ("mesh", "log_every", "save_every", "unroll")
 """Fields of the experiment that a resumed run may set anew: they do not change its result."""
-WRITTEN_FIRST = ("config.json", "tokenizer", "metrics.jsonl", "tensorboard")
+CONFIG = "config.json"
+WRITTEN_FIRST = (CONFIG, "tokenizer", "metrics.jsonl", "tensorboard")
 """What a run writes before anything is saved."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
@@ -83,11 +85,14 @@ def read_document(folder: epath.Path) -> dict[str, Any]:
     return document
 
 
-def check_place(folder: epath.Path) -> None:
-    """Raises UserError where a workdir cannot be: a file, or a folder of other things."""
+def check_place(folder: epath.Path, record: str = CONFIG) -> None:
+    """Raises UserError where a workdir cannot be: a file, or a folder of other things.
+
+    ``record`` is the name of the file by which a workdir is known.
+    """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the workdir {folder} is a file; choose another --workdir")
-    if not (folder / "config.json").exists() and folder.exists() and any(folder.iterdir()):
+    if not (folder / record).exists() and folder.exists() and any(folder.iterdir()):
         raise UserError(
             f"the workdir {folder} is not empty and holds no run; choose another --workdir"
         )
@@ -107,18 +112,19 @@ def experiment_of(path: str) -> dict[str, Any]:
     return read_document(epath.Path(path))["experiment"]
 
 
-def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
+def prepare(folder: epath.Path, document: Mapping[str, Any], record: str = CONFIG) -> None:
     """Makes the workdir and writes ``config.json``, or checks that the run there is the same.
 
-    ``document`` has ``experiment`` (the fields of the config) and whatever reading needs.
+    ``document`` has ``experiment`` (the fields of the config) and whatever reading needs;
+    ``record`` is another name for the file.
 
     Raises:
       UserError: if the folder holds another run, or something else.
     """
-    path = folder / "config.json"
+    path = folder / record
     if path.exists():
         there = read_json(path).get("experiment")
-        if not isinstance(there, dict) or _has_begun(folder):
+        if not isinstance(there, dict) or _has_begun(folder, record):
             _check_same(folder, there, document["experiment"])
             return
     try:
@@ -131,9 +137,9 @@ def prepare(folder: epath.Path, document: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _has_begun(folder: epath.Path) -> bool:
+def _has_begun(folder: epath.Path, record: str) -> bool:
     """Whether there is anything to lose: a run that failed before its first save left nothing."""
-    saved = [path for path in folder.iterdir() if path.name not in WRITTEN_FIRST]
+    saved = [path for path in folder.iterdir() if path.name not in (*WRITTEN_FIRST, record)]
     return any(path.name != "checkpoints" or any(path.iterdir()) for path in saved)
 
 
@@ -156,6 +162,14 @@ def _check_same(folder: epath.Path, there: Any, here: Mapping[str, Any]) -> None
 def versions() -> dict[str, str]:
     """Versions of the packages that a result may depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def peak_rss_mib() -> float:
+    """The largest resident memory this process has had, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 class MetricWriter:

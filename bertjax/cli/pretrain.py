@@ -1,0 +1,52 @@
+"""``bertjax pretrain``: trains an encoder on prepared text and writes a workdir."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bertjax.cli.flags import Command
+
+COMMAND = Command(
+    "pretrain",
+    "Pretrains an encoder on text that bertjax prepare made ready: masked LM with or without a "
+    "sentence task, or replaced tokens. Run the same command again to go on after an interruption. "
+    "The workdir then holds config.json, metrics.jsonl, TensorBoard events, the newest checkpoint, "
+    "result.json, and the model as a Hugging Face folder; it is itself accepted wherever a model "
+    "is.",
+    examples=[
+        "bertjax pretrain --config=configs/pretrain.py:bert_tiny --config.data=prepared "
+        "--workdir=runs/tiny",
+        "bertjax pretrain --config=configs/pretrain.py:bert_base --config.model=bert-base-uncased "
+        "--config.data=prepared --config.phases='()' --config.steps=20000 --workdir=runs/domain",
+    ],
+)
+COMMAND.text("workdir", "Folder of the run.", required=True)
+COMMAND.config("configs/pretrain.py")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    values = COMMAND.parse(argv)
+    from bertjax.train.pretrain import pretrain
+    from bertjax.train.pretrain_config import PretrainConfig
+
+    fields = values.config.to_dict()
+    changes = fields["architecture"].items()
+    fields["architecture"] = {name: value for name, value in changes if value is not None}
+    result = pretrain(PretrainConfig.from_mapping(fields), values.workdir)
+    print(summary(result, values.workdir))
+    return 0
+
+
+def summary(result: dict[str, Any], workdir: str) -> str:
+    """The result in a few lines, with what to do next."""
+    rows = [f"  {name:<36} {value:.4f}" for name, value in result["metrics"].items()]
+    return "\n".join(
+        [
+            f"pretrained {result['parameters']:,} parameters for {result['steps']:,} steps:",
+            *rows,
+            f"everything is in {workdir}; try:",
+            f"  bertjax finetune --config=configs/finetune.py:task=sst2 --config.model={workdir} "
+            "--config.data=files:glue --workdir=runs/sst2",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""From raw text to a prepared corpus: reading, sentences, vocabularies, shards."""
