@@ -55,23 +55,24 @@ def absolute(folder: epath.PathLike) -> epath.Path:
 
 @dataclasses.dataclass
 class _LatestAndBest:
-    """Orbax's preservation policy: the newest checkpoint, and the one that is the best so far."""
+    """Orbax's preservation policy: the newest checkpoint, the best so far, and every so many."""
 
     best: int | None = None
+    every: int = 0
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    def should_preserve(self, checkpoints: Sequence[Any], **_: Any) -> list[bool]:
         """Which of ``checkpoints``, ordered by step, are kept."""
-        del context
-        newest = checkpoints[-1].step if checkpoints else None
-        return [checkpoint.step in (newest, self.best) for checkpoint in checkpoints]
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {step for step in steps if self.every and step % self.every == 0}
+        return [step in kept | {self.best, steps[-1]} for step in steps]
 
 
 class Checkpoints:
-    """The checkpoints of one run, in ``folder/checkpoints``."""
+    """The checkpoints of one run, in ``folder/checkpoints``; see :class:`_LatestAndBest`."""
 
-    def __init__(self, folder: epath.PathLike, *, read_only: bool = False):
+    def __init__(self, folder: epath.PathLike, *, read_only: bool = False, keep_every: int = 0):
         self.folder = absolute(folder) / "checkpoints"
-        self._policy = _LatestAndBest()
+        self._policy = _LatestAndBest(every=keep_every)
         self._read_only = read_only
         if not isinstance(sys.unraisablehook, _LateAnswers):
             sys.unraisablehook = _LateAnswers(sys.unraisablehook)

@@ -45,18 +45,23 @@ class WholeModel:
     """What there is to say about the reading, a line or more each."""
 
 
-def read_model(source: str) -> WholeModel:
+def read_model(source: str, step: int | None = None) -> WholeModel:
     """Reads encoder, heads and tokenizer of a workdir, a folder or a hub name.
+
+    ``step``: of a workdir's checkpoint; None: its best, or newest.
 
     A tokenizer that bertjax cannot read is no error: the note says why it is left out.
 
     Raises:
       UserError: if the model cannot be read.
     """
-    place, read = source, _from_folder
     if workdirs.is_workdir(source):
-        place, read = str(absolute(epath.Path(source)) / "tokenizer"), _from_workdir
-    found = read(source)
+        place = str(absolute(epath.Path(source)) / "tokenizer")
+        found = _from_workdir(source, step)
+    elif step is not None:
+        raise UserError(f"--step goes with a workdir of checkpoints, and {source} is none")
+    else:
+        place, found = source, _from_folder(source)
     try:
         tokenizer = load_tokenizer(place)
         notice = check_vocabulary(tokenizer, found.config.vocab_size, found.config.type_vocab_size)
@@ -73,13 +78,14 @@ def _from_folder(source: str) -> WholeModel:
     return WholeModel(loaded.config, loaded.params, heads, labels, None, {}, notes)
 
 
-def _from_workdir(source: str) -> WholeModel:
+def _from_workdir(source: str, wanted: int | None) -> WholeModel:
     folder = epath.Path(source)
     document = workdirs.read_document(folder)
     config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
     heads = {name: HeadConfig(**head) for name, head in document["heads"].items()}
     labels = (document.get("schema") or {}).get("labels")
-    step, params = restore_params(folder, config, heads, document.get("generator_size", 0.0))
+    generator_size = document.get("generator_size", 0.0)
+    step, params = restore_params(folder, config, heads, generator_size, wanted)
     notes = (f"{folder}: checkpoint of step {step} read",)
     labels = None if labels is None else tuple(labels)
     return WholeModel(config, params, heads, labels, None, document["experiment"], notes)

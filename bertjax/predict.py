@@ -241,11 +241,12 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
     """The task a run was trained for (None: it was pretrained), and its longest example."""
     document = read_document(folder)
     experiment, schema = document["experiment"], document.get("schema")
-    name = experiment["task"]
+    name = experiment.get("task", "pretraining")
     if task not in (None, name):
         raise UserError(f"{folder} was trained for task '{name}', not '{task}'")
     if schema is None:
-        return None, experiment["max_length"]
+        lengths = [phase["max_length"] for phase in experiment.get("phases", ())]
+        return None, max(lengths, default=experiment["max_length"])
     own = name in ("classification", "regression")
     found = get_task(
         name,

@@ -136,7 +136,10 @@ def bert_base() -> dict[str, Any]:
 
 
 def bert_large() -> dict[str, Any]:
-    """BERT-large as published. Reported: GLUE test average 82.1, SQuAD 1.1 dev F1 90.9."""
+    """BERT-large as published: Devlin et al. 2019, as ``bert_base``.
+
+    Reported: GLUE test average 82.1, SQuAD 1.1 dev F1 90.9.
+    """
     return {**bert_base(), "model": "preset:bert_large"}
 
 
@@ -181,7 +184,8 @@ def albert_base() -> dict[str, Any]:
     """ALBERT-base: Lan et al. 2020 (arXiv 1909.11942), section 4.1.
 
     Sentence order, n-gram masking up to 3, LAMB, 125,000 steps of 4,096 rows of 512 tokens;
-    vocabulary of 30,000 unigram pieces. Reported (version 2): MNLI dev 84.6, SST-2 92.9, SQuAD 1.1 dev F1 90.2.
+    vocabulary of 30,000 unigram pieces. Reported (version 2): MNLI dev 84.6, SST-2 92.9, SQuAD 1.1
+    dev F1 90.2.
     """
     return {
         "model": "preset:albert_base",

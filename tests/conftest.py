@@ -55,6 +55,14 @@ def minilm_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
+@pytest.fixture(scope="session")
+def tiny_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus of forty made-up documents; tests do not change it."""
+    from tiny_pretraining import tiny_corpus
+
+    return tiny_corpus(tmp_path_factory.mktemp("tiny-corpus"))
+
+
 @pytest.fixture(scope="module")
 def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A module that uses it compiles the same program once; gives a process's settings."""

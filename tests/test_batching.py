@@ -29,13 +29,10 @@ CONFIG = ModelConfig(
     initializer_range=0.2,
 )
 PAD = 3
-HEADS = (("classes", HeadConfig("classification", 3)), ("masked", HeadConfig("masked_lm")))
 
 
-def some_examples(
-    lengths: Sequence[int], seed: int = 0, *, masked: bool = False
-) -> list[dict[str, Any]]:
-    """Encoded examples with random tokens, types, and labels or predictions."""
+def some_examples(lengths: Sequence[int], seed: int = 0) -> list[dict[str, Any]]:
+    """Encoded examples with random tokens, types and labels."""
     rng = np.random.default_rng(seed)
     examples = []
     for length in lengths:
@@ -43,12 +40,7 @@ def some_examples(
             "token_ids": rng.integers(4, CONFIG.vocab_size, length).astype(np.int32),
             "type_ids": np.sort(rng.integers(0, 2, length)).astype(np.int32),
         }
-        if masked:
-            positions = np.sort(rng.permutation(length)[: max(1, length // 3)]).astype(np.int32)
-            example["prediction_positions"] = positions
-            example["prediction_labels"] = rng.integers(4, 50, len(positions)).astype(np.int32)
-        else:
-            example["label"] = int(rng.integers(0, 3))
+        example["label"] = int(rng.integers(0, 3))
         examples.append(example)
     return examples
 
@@ -179,32 +171,15 @@ def test_stacking_pads_to_the_largest():
     assert_holds({name: array[1] for name, array in stacked.items()}, some_examples([100, 90]))
 
 
-@pytest.mark.parametrize("lengths", [[5, 9, 20, 3], [2], [64] * 4, [1] * 30])
-def test_predictions_are_those_of_the_examples(lengths: list[int]):
-    examples = some_examples(lengths, masked=True)
-    batch = Batcher(len(lengths), 64, PAD, multiple=4)(examples)
-    real = batch["prediction_weight"] == 1
-    want_tokens, want_labels = [], []
-    for example in examples:
-        want_tokens += example["token_ids"][example["prediction_positions"]].tolist()
-        want_labels += example["prediction_labels"].tolist()
-    rows, positions = batch["prediction_row"][real], batch["prediction_position"][real]
-    assert batch["token_ids"][rows, positions].tolist() == want_tokens
-    assert batch["prediction_labels"][real].tolist() == want_labels
-    assert batch["prediction_weight"].sum() == len(want_labels)
-    assert len(batch["prediction_weight"]) % 4 == 0
-
-
-@pytest.mark.parametrize("head", ["classes", "masked"])
-def test_packed_equals_padded(head: str):
+def test_packed_equals_padded():
     """Loss and gradient of the same examples, dropout off."""
-    examples = some_examples([5, 30, 12, 64, 1, 9, 22], masked=head == "masked")
-    model = Model(CONFIG, HEADS, unroll=2)
+    examples = some_examples([5, 30, 12, 64, 1, 9, 22])
+    model = Model(CONFIG, (("classes", HeadConfig("classification", 3)),), unroll=2)
     init = jax.jit(
         lambda key: model.init(key, example_batch(CONFIG), method="initialise")["params"]
     )
     params = nn.unbox(init(jax.random.key(0)))
-    objective = OBJECTIVES[dict(HEADS)[head].kind](model, head)
+    objective = OBJECTIVES["classification"](model, "classes")
 
     @jax.jit
     def loss_and_gradient(params: Any, batch: Any) -> Any:

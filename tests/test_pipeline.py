@@ -19,27 +19,21 @@ def encode(record: str) -> dict[str, Any]:
     return {"token_ids": np.array([int(record.split()[1])])}
 
 
-def encode_at_random(record: str, rng: np.random.Generator) -> dict[str, Any]:
-    return {"token_ids": np.array([int(record.split()[1]), rng.integers(1 << 30)])}
-
-
 def join(examples: Any) -> dict[str, np.ndarray]:
     return {"token_ids": np.stack([example["token_ids"] for example in examples])}
 
 
-def read(step: int, count: int, *, seed: int = 0, random: bool = False) -> list[np.ndarray]:
+def read(step: int, count: int, *, seed: int = 0) -> list[np.ndarray]:
     """``count`` batches from ``step`` on, this process's share of each."""
-    encoder = encode_at_random if random else encode
-    stream = Stream(RECORDS, encoder, join, BATCH, seed, random)
+    stream = Stream(RECORDS, encode, join, BATCH, seed)
     return [batch["token_ids"] for batch in islice(stream.starting_at(step), count)]
 
 
-@pytest.mark.parametrize("random", [False, True])
-def test_resuming_gives_the_same_batches(random: bool):
+def test_resuming_gives_the_same_batches():
     """At any step, in the middle of an epoch too."""
-    whole = read(0, 12, random=random)
+    whole = read(0, 12)
     for step in range(9):
-        for got, want in zip(read(step, 3, random=random), whole[step:], strict=False):
+        for got, want in zip(read(step, 3), whole[step:], strict=False):
             np.testing.assert_array_equal(got, want)
 
 
@@ -64,25 +58,15 @@ def test_the_seed_decides_the_order():
     np.testing.assert_array_equal(read(0, 1, seed=1)[0], read(0, 1, seed=1)[0])
 
 
-def test_random_encoding_differs_between_epochs_and_seeds():
-    drawn = np.concatenate(read(0, 8, random=True))
-    assert len({value for _, value in drawn}) == len(drawn)
-    other = np.concatenate(read(0, 8, seed=1, random=True))
-    assert not set(drawn[:, 1]) & set(other[:, 1])
-
-
 @pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("random", [False, True])
-def test_processes_share_the_global_batch(
-    processes: int, random: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_processes_share_the_global_batch(processes: int, monkeypatch: pytest.MonkeyPatch):
     """Their shares, one after the other, are the batches of one process."""
-    whole = read(3, 5, random=random)
+    whole = read(3, 5)
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     shares = []
     for index in range(processes):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        shares.append(read(3, 5, random=random))
+        shares.append(read(3, 5))
     for step, want in enumerate(whole):
         got = np.concatenate([share[step] for share in shares])
         np.testing.assert_array_equal(got, want)

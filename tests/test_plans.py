@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from real_corpus import real_corpus
 
 from bertjax.data import plans
 from bertjax.data.plans import (
@@ -55,16 +52,10 @@ def plan_of(documents: list[list[int]], how: Sampling, seed: int = 0) -> Plan:
     return make_plan(Outline.of(lengths_of(*documents)), how, np.random.default_rng(seed))
 
 
-@contextlib.contextmanager
-def whole_pairs() -> Iterator[None]:
-    """Pairs are not cut to the room; as this is drawn last, they are otherwise the same."""
+def uncut(documents: list[list[int]], how: Sampling, seed: int = 0) -> Plan:
+    """The same plan before its pairs are cut to the room: cutting is drawn last."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "cuts", lambda a, b, room: (np.zeros_like(a), np.zeros_like(b)))
-        yield
-
-
-def uncut(documents: list[list[int]], how: Sampling, seed: int = 0) -> Plan:
-    with whole_pairs():
         return plan_of(documents, how, seed)
 
 
@@ -192,6 +183,15 @@ def test_targets_of_short_documents():
     assert halves.mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_balance():
+    """Forced random pairs are made up for among the others; the published way leaves them."""
+    documents = random_documents(1000, longest=75)
+    plan = plan_of(documents, sampling("next_sentence"))
+    assert plan.label.mean() == pytest.approx(0.5, abs=4 * 0.5 / len(plan) ** 0.5)
+    plan = plan_of(documents, sampling("next_sentence", balance=False))
+    assert 0.55 < plan.label.mean() < 0.7
+
+
 def test_share_of_short_documents():
     documents = [[1] * 400] * 3000
     plan = plan_of(documents, sampling("next_sentence", max_length=23, short_share=0.1))
@@ -313,37 +313,3 @@ def test_pack(most: int, longest: int):
 def test_pack_nothing():
     order, first = pack(np.zeros(0, np.int64), 64, 2)
     assert (order.tolist(), first.tolist()) == ([], [0])
-
-
-@pytest.fixture(scope="module")
-def real_lengths(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    return real_corpus(data_folder, tmp_path_factory.mktemp("corpus")).lengths()
-
-
-@pytest.mark.parametrize("max_length", [128, 512])
-def test_half_of_real_pairs_are_random(real_lengths: np.ndarray, max_length: int):
-    """So far as a pass is balanced; the published way has more, as it must (docs/sampling.md)."""
-    outline, shares = Outline.of(real_lengths), {}
-    for balance in (True, False):
-        how, generator = Sampling(max_length, balance=balance), np.random.default_rng(0)
-        labels = np.concatenate([make_plan(outline, how, generator).label for _ in range(20)])
-        assert len(labels) > 50_000
-        shares[balance] = labels.mean()
-    assert shares[True] == pytest.approx(0.5, abs=0.01)
-    assert 0.51 < shares[False] < 0.6
-
-
-def test_real_short_documents(real_lengths: np.ndarray):
-    """A tenth of the documents, but for the few whose target is only just below the room."""
-    outline, short = Outline.of(real_lengths), []
-    for seed in range(20):
-        with whole_pairs():
-            plan = make_plan(outline, Sampling(128), np.random.default_rng(seed))
-        inner = (plan.label == FOLLOWS) & (np.append(np.diff(plan.document_a), 1) == 0)
-        least = np.full(len(outline), 10**9)
-        length = (plan.length_a + plan.length_b)[inner]
-        np.minimum.at(least, plan.document_a[inner], length)
-        many = np.bincount(plan.document_a[inner], minlength=len(outline)) >= 10
-        short.append(least[many] < 125)
-    assert len(np.concatenate(short)) > 3000
-    assert np.concatenate(short).mean() == pytest.approx(0.0975, abs=0.0125)

@@ -177,7 +177,7 @@ def test_groups_and_parts_follow_from_sizes(tmp_path: Path):
         write(tmp_path / name, "\n\n".join("\n".join(one) for one in some))
     paths = [str(tmp_path / "1.txt"), str(tmp_path / "2.txt")]
     parts = list(read_parts(7, Group(paths, "key"), Preparation(shard_size=60)))
-    assert [part.documents for part in parts] == [documents[:2], documents[2:]]
+    assert [list(part.documents()) for part in parts] == [documents[:2], documents[2:]]
     assert [part.name for part in parts] == ["documents-00007-00000", "documents-00007-00001"]
     assert [part.last for part in parts] == [False, True]
     assert text_bytes(documents[2]) == 20 + 1 + 2
@@ -623,8 +623,6 @@ class Deadly(shards.Job):
 def test_a_full_disk(
     given: Given, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from array_record.python import array_record_module
-
     class Full:
         """What ArrayRecord raises on a full disk, word for word."""
 
@@ -637,7 +635,7 @@ def test_a_full_disk(
         def close(self) -> None:
             raise RuntimeError("write() failed: No space left on device; writing x; at byte 307200")
 
-    monkeypatch.setattr(array_record_module, "ArrayRecordWriter", Full)
+    monkeypatch.setattr("array_record.python.array_record_module.ArrayRecordWriter", Full)
     place = given.folder / "corpus"
     sentence = refused(given.command(), capsys)
     assert sentence.startswith(f"No space left on device: {place}; free some space and run the")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -17,18 +17,11 @@ from tiny import WORDS
 
 from bertjax.corpus.prepare import prepare
 from bertjax.corpus.shards import Preparation
-from bertjax.data.batching import Batch, Encoded
+from bertjax.data.batching import Batch
 from bertjax.data.documents import Corpus, Document
 from bertjax.data.masking import Masking
 from bertjax.data.plans import SENTENCE_TASKS, UNKNOWN, Outline, Sampling, SentenceTask
-from bertjax.data.pretraining import (
-    CorpusRows,
-    Mixture,
-    RecordRows,
-    RowFormat,
-    micro_batches,
-    row_batches,
-)
+from bertjax.data.pretraining import CorpusRows, RowFormat, micro_batches, row_batches
 from bertjax.tokenizers import Tokenizer, wordpiece_tokenizer
 
 LENGTH = 48
@@ -47,7 +40,7 @@ def corpus(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Co
     folder, generator = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     (folder / "tokenizer").mkdir()
     tokenizer.save(str(folder / "tokenizer"))
-    words = np.array([*WORDS[5:20], "zebra"])
+    words = np.array([*WORDS[5:20], "7"])
     documents = [
         "\n".join(
             " ".join(generator.choice(words, generator.integers(1, 15))) for _ in range(count)
@@ -67,13 +60,15 @@ def make_rows(
     task: SentenceTask = "next_sentence",
     pack: bool = True,
     seed: int = 7,
+    documents: Sequence[int] | None = None,
     **masking: Any,
 ) -> CorpusRows:
     tokenizer = corpus.tokenizer()
     form = RowFormat.of(tokenizer, LENGTH, 0.15, pack, 8 if masking else 0)
     sampling = Sampling(LENGTH, task, special_tokens=2 if task == "none" else 3)
     how = Masking.of(tokenizer, max_predictions=form.predictions, **masking)
-    return CorpusRows(corpus, Outline.of(corpus.lengths()), sampling, how, form, seed)
+    chosen = None if documents is None else np.array(documents)
+    return CorpusRows(corpus, Outline.of(corpus.lengths(), chosen), sampling, how, form, seed)
 
 
 def assert_same(first: Batch, second: Batch) -> None:
@@ -95,7 +90,7 @@ def unmasked(row: Batch) -> np.ndarray:
 
 
 def expected_examples(
-    corpus: Sequence[Document], rows: CorpusRows, index: int
+    corpus: Corpus, rows: CorpusRows, index: int
 ) -> Iterator[tuple[list[list[int]], int]]:
     """The texts and the label of every example of a row, read from the plan and the documents."""
     number, row = divmod(index, rows.count)
@@ -123,7 +118,7 @@ def test_a_row_is_its_examples(
             starts.append(len(tokens))
             labels.append(label)
             length = sum(map(len, parts))
-            tokens += sum(parts, [])
+            tokens += itertools.chain(*parts)
             types += [0] * len(parts[0]) + [1] * (length - len(parts[0]))
             segments += [number] * length
             positions += range(length)
@@ -173,12 +168,10 @@ def test_special_tokens_are_never_predicted(
     for index in range(rows.count):
         row = rows[index]
         count = int(row["prediction_weight"].sum())
-        assert row["prediction_weight"].tolist() == [1.0] * count + [0.0] * (
-            len(row["prediction_weight"]) - count
-        )
+        assert row["prediction_weight"].tolist() == sorted(row["prediction_weight"], reverse=True)
         assert len(set(row["prediction_position"][:count].tolist())) == count > 0
         labels += row["prediction_labels"][:count].tolist()
-        unknown += int((row["token_ids"] == tokenizer.unk_id).sum())
+        unknown += int((row["token_ids"] == WORDS.index("[UNK]")).sum())
     assert not set(labels) & set(tokenizer.special_ids)
     assert unknown > 100
 
@@ -241,6 +234,18 @@ def test_passes_differ_and_seeds_decide(corpus: Corpus):
     assert orders[0] != orders[1]
 
 
+def test_a_single_row_is_masked_anew_in_every_pass(corpus: Corpus):
+    rows = make_rows(corpus, "none", documents=[int(np.argmax(sizes(corpus) < LENGTH))])
+    assert rows.count == 1
+    assert len({unmasked(rows[index]).tobytes() for index in range(10)}) == 1
+    assert len({rows[index]["prediction_position"].tobytes() for index in range(10)}) > 1
+
+
+def sizes(corpus: Corpus) -> np.ndarray:
+    """Tokens of each document."""
+    return np.array([len(document.tokens) for document in corpus])
+
+
 def test_the_order_of_asking_does_not_matter(corpus: Corpus):
     """Backwards, jumping between passes, in threads, from a copy: the same rows."""
     rows = make_rows(corpus)
@@ -277,10 +282,9 @@ def test_threads_do_not_matter(corpus: Corpus, threads: int, monkeypatch: pytest
         assert_same(batch, expected_batch(rows, number))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_workers_do_not_matter(corpus: Corpus, workers: int):
+def test_workers_do_not_matter(corpus: Corpus):
     rows = make_rows(corpus)
-    for number, batch in enumerate(batches(rows, 5, start=2, workers=workers), 2):
+    for number, batch in enumerate(batches(rows, 5, start=2, workers=2), 2):
         assert_same(batch, expected_batch(rows, number))
 
 
@@ -319,63 +323,3 @@ def test_micro_batches(corpus: Corpus):
         assert value.shape == (3, 2, *rows[0][name].shape)
         for index, row in enumerate(rows):
             assert np.array_equal(value[index // 2, index % 2], row[name])
-
-
-@dataclasses.dataclass(frozen=True)
-class Numbers:
-    """Rows that say where they are from."""
-
-    name: int
-    count: int = 100
-
-    def __getitem__(self, index: int) -> Any:
-        return self.name, index
-
-
-@pytest.mark.parametrize(
-    "weights", [(1,), (1, 1), (0.2, 3.1), (1, 1, 1), (0.3, 0.3, 0.4), (5, 1, 1, 1), (1, 9, 4, 2)]
-)
-def test_mixture(weights: tuple[float, ...]):
-    """Every source in turn, none of its rows left out, its share right to one row at all times."""
-    sources: Any = tuple(Numbers(name) for name in range(len(weights)))
-    mixture = Mixture(sources, weights)
-    shares, given = np.array(weights) / sum(weights), np.zeros(len(weights), int)
-    for index in range(3000):
-        found: Any = mixture[index]
-        assert found == (found[0], given[found[0]])
-        given[found[0]] += 1
-        assert np.abs(given - (index + 1) * shares).max() <= 1
-    assert mixture.count == int(min(100 / shares))
-    assert mixture[2 * 10**9] == Mixture(sources, weights)[2 * 10**9]
-
-
-def record(number: int) -> Encoded:
-    """An example that was masked before."""
-    tokens = np.array([2, *range(20, 26 + number % 5), 3], np.int32)
-    return {
-        "token_ids": tokens,
-        "type_ids": np.zeros(len(tokens), np.int32),
-        "prediction_positions": np.array([1, 3], np.int32),
-        "prediction_labels": np.array([30 + number, 5], np.int32),
-        "label": number % 2,
-    }
-
-
-def test_records_come_once_a_pass(tokenizer: Tokenizer):
-    form = RowFormat.of(tokenizer, LENGTH, 0.15, packed=False)
-    records = [record(number) for number in range(23)]
-    rows, orders = RecordRows(records, form, 3), []
-    for number in range(2):
-        passed = [rows[number * 23 + index] for index in range(23)]
-        orders.append([int(row["prediction_labels"][0]) - 30 for row in passed])
-        for row, name in zip(passed, orders[-1], strict=True):
-            count = len(records[name]["token_ids"])
-            assert np.array_equal(row["token_ids"][:count], records[name]["token_ids"])
-            assert row["segment_ids"].sum() == count
-            assert row["prediction_position"][:2].tolist() == [1, 3]
-            assert row["prediction_labels"][:2].tolist() == [30 + name, 5]
-            assert row["prediction_weight"].sum() == 2
-            assert (row["labels"].tolist(), row["example_weight"].tolist()) == ([name % 2], [1.0])
-    assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
-    assert orders[0] != orders[1]
-    assert_same(RecordRows(records, form, 3)[40], rows[40])

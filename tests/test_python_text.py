@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.corpus.vocabulary import SPECIAL_TOKENS, train_wordpiece
 from bertjax.data.python_text import (
     Passage,
     balanced,
@@ -18,7 +17,6 @@ from bertjax.data.python_text import (
     sentences_of,
     split,
 )
-from bertjax.tokenizers import wordpiece_tokenizer
 
 SAME = "Both packages say this very same sentence about nothing."
 MODULE = '''"""The {name} package explains itself in one long sentence here."""
@@ -169,17 +167,3 @@ def test_standard_library_has_english_and_the_same_in_every_process():
     }
     assert len(outputs) == 1
     assert int(outputs.pop().split()[0]) > 5000
-
-
-def test_vocabulary():
-    texts = ["The zebra counts zebras.", "Counting is what the Zebra does, the 7 zebras too."]
-    words = train_wordpiece(texts, 80)
-    assert words == train_wordpiece(texts, 80)
-    assert tuple(words[:5]) == SPECIAL_TOKENS
-    assert len(words) == len(set(words)) <= 80
-    assert "zebra" in words
-    tokenizer = wordpiece_tokenizer(words)
-    unknown = words.index("[UNK]")
-    token_ids, _ = tokenizer.encode("Zebras count the 7", max_length=32)
-    assert unknown not in token_ids
-    assert unknown in tokenizer.encode("\u4e2d", max_length=32)[0]

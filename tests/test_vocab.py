@@ -16,7 +16,7 @@ from tokenizers import normalizers
 from bertjax.cli import main as cli
 from bertjax.corpus.characters import choose_letters, letters, survey, without_rare
 from bertjax.corpus.inputs import Reading, read_documents
-from bertjax.corpus.vocabulary import KINDS, SPECIAL, VocabularySettings, train_wordpiece
+from bertjax.corpus.vocabulary import KINDS, SPECIAL, VocabularySettings
 from bertjax.tokenizers import load_tokenizer
 from bertjax.types import UserError
 
@@ -322,16 +322,6 @@ def test_a_sample_comes_from_everywhere():
     numbers = [int(text.split()[0]) for text in found.sample]
     assert (numbers[0], numbers[-1]) > (-1, 6900)
     assert max(map(len, found.sample)) == 2000
-
-
-def test_train_wordpiece_keeps_the_most_frequent_letters():
-    texts = ["aaaa bbb cc d", "aaaa bbb cc e"]
-    assert train_wordpiece(texts, 99, alphabet=3) == train_wordpiece(texts, 99, alphabet=3)
-    words = train_wordpiece(texts, 99, alphabet=3)
-    assert words[:11] == [*SPECIAL["wordpiece"], "##a", "##b", "##c", "a", "b", "c"]
-    assert not {"d", "e"} & {*words}
-    tied = train_wordpiece(["d e f g h"], 99, alphabet=3)
-    assert tied[5:] == ["##d", "##e", "##f", "d", "e", "f"], "equally frequent: in order"
 
 
 def test_settings_say_what_they_refuse():

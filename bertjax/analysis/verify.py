@@ -50,16 +50,18 @@ class Difference:
         return self.largest <= self.allowed
 
 
-def verify(source: str, target: str, dtype: str = "float32") -> list[Difference]:
+def verify(
+    source: str, target: str, dtype: str = "float32", step: int | None = None
+) -> list[Difference]:
     """Runs the model of ``source`` and the one written to ``target`` on random and on real text.
 
     Real text are sentences of the interpreter's own documentation; a model without a tokenizer that
-    can be read is run on random text alone.
+    can be read is run on random text alone. ``step`` is that of the source's checkpoint.
 
     Raises:
       UserError: if one of the two cannot be read, or torch is needed and not installed.
     """
-    original, written = read_model(source), read_model(target)
+    original, written = read_model(source, step), read_model(target)
     reference, *others = [*_sides(source, original, "from"), *_sides(target, written, "to")]
     batches = {"random": random_batch(original.config)}
     if original.tokenizer is not None:

@@ -26,6 +26,7 @@ COMMAND.text(
     "A trained workdir, a Hugging Face folder or hub name, or a TensorFlow checkpoint's folder.",
     required=True,
 )
+COMMAND.integer("step", "Of a workdir's checkpoint (default: its best, or newest).")
 COMMAND.text("to", "The folder to write; it must not exist yet, or be empty.", required=True)
 COMMAND.choice(
     "format", "What to write.", ["huggingface", "bertjax", "tensorflow"], default="huggingface"
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{target} exists already; name a new folder with --to")
     from bertjax.exchange import read_model, write_model
 
-    model = read_model(source)
+    model = read_model(source, flags.step)
     for note in model.notes:
         print(note, file=sys.stderr)
     size = flags.max_shard_mb * 10**6
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
     if flags.verify:
         from bertjax.analysis.verify import verify
 
-        report(verify(source, target, flags.dtype))
+        report(verify(source, target, flags.dtype, flags.step))
     return 0
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "Score a trained model on a split of a task's data.",
     "predict": "Label the lines of a file, or of standard input.",
     "convert": "Write a model in another format.",
+    "benchmark": "Time the pretraining step on this machine.",
     "vocab": "Learn the vocabulary of a tokenizer from raw text.",
 }
 

@@ -12,7 +12,9 @@ COMMAND = Command(
     "sentence task, or replaced tokens. Run the same command again to go on after an interruption. "
     "The workdir then holds config.json, metrics.jsonl, TensorBoard events, the newest checkpoint, "
     "result.json, and the model as a Hugging Face folder; it is itself accepted wherever a model "
-    "is.",
+    "is. The ARGUMENT of --config is a recipe: bert_tiny, bert_base, roberta_base, albert_base, "
+    "electra_small, one_gpu_day, tpu_pod_lamb, and others that the file lists. One of steps, "
+    "tokens and minutes is the budget; the others are 0.",
     examples=[
         "bertjax pretrain --config=configs/pretrain.py:bert_tiny --config.data=prepared "
         "--workdir=runs/tiny",
@@ -30,12 +32,17 @@ def main(argv: list[str]) -> int:
     from bertjax.train.pretrain import pretrain
     from bertjax.train.pretrain_config import PretrainConfig
 
-    fields = values.config.to_dict()
-    changes = fields["architecture"].items()
-    fields["architecture"] = {name: value for name, value in changes if value is not None}
-    result = pretrain(PretrainConfig.from_mapping(fields), values.workdir)
+    result = pretrain(PretrainConfig.from_mapping(fields_of(values.config)), values.workdir)
     print(summary(result, values.workdir))
     return 0
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """The fields of an experiment; those of the architecture that are not set are left out."""
+    fields = config.to_dict()
+    changes = fields["architecture"].items()
+    fields["architecture"] = {name: value for name, value in changes if value is not None}
+    return fields
 
 
 def summary(result: dict[str, Any], workdir: str) -> str:

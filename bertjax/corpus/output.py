@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -131,9 +133,15 @@ class Output:
         lock = None if "://" in str(self.folder) else _lock(self.folder, self._progress / LOCK)
         self._write(self._progress / PLAN, self._plan.to_json())
         if not self._has_tokenizer():
-            (self.folder / TOKENIZER).mkdir(exist_ok=True)
-            self._tokenizer.save(str(self.folder / TOKENIZER))
+            self._save_tokenizer()
         return lock
+
+    def _save_tokenizer(self) -> None:
+        (self.folder / TOKENIZER).mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory() as place:  # the folder may be an object store's
+            self._tokenizer.save(place)
+            for path in Path(place).iterdir():
+                (self.folder / TOKENIZER / path.name).write_bytes(path.read_bytes())
 
     def _has_tokenizer(self) -> bool:
         try:
@@ -235,6 +243,8 @@ def _lock(folder: epath.Path, path: epath.Path) -> IO[bytes]:
         raise UserError(
             f"another process prepares {folder} at this moment; wait for its end"
         ) from None
+    except OSError:  # a file system without locks
+        pass
     return file
 
 

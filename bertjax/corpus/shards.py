@@ -33,6 +33,8 @@ PROGRESS = "progress"
 OPTIONS = "group_size:1,zstd:3"
 BATCH = 1 << 17
 """Characters that are tokenized in one call: enough for speed, little enough for memory."""
+BLOCK = 1 << 20
+"""Bytes of text that are pickled together."""
 
 Text = list[str]
 """A document: its paragraphs."""
@@ -91,7 +93,13 @@ class Part:
     """Of its group."""
     last: bool
     """Whether its group ends with it."""
-    documents: list[Text]
+    blocks: list[bytes]
+    """Documents, pickled some at a time: as objects they would take several times the memory."""
+
+    def documents(self) -> Iterator[Text]:
+        """The documents, in order."""
+        for block in self.blocks:
+            yield from pickle.loads(block)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,16 +150,23 @@ def read_parts(number: int, group: Group, preparation: Preparation) -> Iterator[
     Raises:
       UserError: if a file cannot be read or is not what its form says.
     """
-    documents: list[Text] = []
-    part = size = 0
+    blocks: list[bytes] = []
+    batch: list[Text] = []
+    part = size = held = 0
     for path in group.paths:
         for document in read_documents(path, preparation.reading):
-            if size >= preparation.shard_size:
-                yield Part(part_name(number, part), group.key, False, documents)
-                documents, size, part = [], 0, part + 1
-            documents.append(document)
+            is_full = size >= preparation.shard_size
+            if is_full or held >= BLOCK:
+                blocks.append(pickle.dumps(batch))
+                batch, held = [], 0
+            if is_full:
+                yield Part(part_name(number, part), group.key, False, blocks)
+                blocks, size, part = [], 0, part + 1
+            batch.append(document)
             size += text_bytes(document)
-    yield Part(part_name(number, part), group.key, True, documents)
+            held += text_bytes(document)
+    blocks.append(pickle.dumps(batch))
+    yield Part(part_name(number, part), group.key, True, blocks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,7 +323,7 @@ def _write_files(
     try:
         writer = ArrayRecordWriter(str(records), OPTIONS)
         try:
-            for document in encoder.encode(part.documents, watch):
+            for document in encoder.encode(part.documents(), watch):
                 writer.write(encode_document(document, encoder.vocab_size))
                 found += [document.lengths, np.zeros(1, np.int64)]
         finally:

@@ -15,13 +15,12 @@ from typing import Any
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers, trainers
 
-from bertjax.corpus.characters import Survey, choose_letters, letters, survey, without_rare
+from bertjax.corpus.characters import Survey, choose_letters, letters, without_rare
 from bertjax.tokenizer_families import FAMILIES, Vocabulary
 from bertjax.types import UserError, nearest
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SPECIAL: dict[str, tuple[str, ...]] = {
-    "wordpiece": SPECIAL_TOKENS,
+    "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "byte_bpe": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
 }
@@ -140,21 +139,6 @@ def train(
     if not overview.characters:
         raise UserError("the input holds no text; check --input, --format and --field")
     return _TRAINERS[settings.kind](settings, overview, paragraphs)
-
-
-def train_wordpiece(texts: Iterable[str], size: int, *, alphabet: int = 200) -> list[str]:
-    """At most ``size`` words, in the order of their ids, for ``wordpiece_tokenizer``.
-
-    Args:
-      texts: what to learn from; it is lower-cased.
-      size: of the vocabulary, special tokens counted.
-      alphabet: how many different characters are kept; rarer ones become [UNK].
-    """
-    lines = list(texts)
-    settings = VocabularySettings(size=size, lower_case=True, min_frequency=0, alphabet=alphabet)
-    backend = _empty(settings)
-    kept = choose_letters(letters(survey(lines), _normalizer(backend)), alphabet, 0, len)
-    return _words(settings, backend, kept, kept, lines, len(lines))
 
 
 def _train_wordpiece(

@@ -8,9 +8,9 @@ corpus. Every process ends when that one does, however it ends.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -49,6 +49,7 @@ def _run_here(job: Job, watch: Watch) -> None:
     for number, group in job.groups.items():
         for part in job.parts(number, group):
             job.write(part, encoder, watch)
+            part.blocks.clear()  # the next one is read before this one is let go
 
 
 class _Exchange:
@@ -89,7 +90,9 @@ class _Exchange:
         if kind == "part":
             worker = self._idle.pop()
             try:
-                worker.send_bytes(reader.recv_bytes())
+                worker.send(value)
+                for _ in range(value[1]):
+                    worker.send_bytes(reader.recv_bytes())
             except (EOFError, OSError):
                 self._fail(_ended())
             else:
@@ -160,8 +163,10 @@ def _end_with_parent() -> None:
 def _read(connection: Connection, job: Job, numbers: list[int]) -> None:
     for number in numbers:
         for part in job.parts(number, job.groups[number]):
-            connection.send(("part", part.name))
-            connection.send_bytes(pickle.dumps(part, pickle.HIGHEST_PROTOCOL))
+            connection.send(("part", (dataclasses.replace(part, blocks=[]), len(part.blocks))))
+            for block in part.blocks:
+                connection.send_bytes(block)
+            part.blocks.clear()  # the next one is read before this one is let go
     connection.send(("end", None))
 
 
@@ -172,6 +177,8 @@ def _write(connection: Connection, job: Job) -> None:
         connection.send(("progress", (size, documents)))
 
     while True:
-        part = pickle.loads(connection.recv_bytes())
+        part, count = connection.recv()
+        part.blocks.extend(connection.recv_bytes() for _ in range(count))
         job.write(part, encoder, watch)
-        connection.send(("done", part.name))
+        part.blocks.clear()
+        connection.send(("done", None))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 Encoded = Mapping[str, Any]
-"""``token_ids`` and ``type_ids`` int32 ``[length]``; ``label`` if known; for masked LM also
+"""``token_ids`` and ``type_ids`` int32 ``[length]``; ``label`` if known; in pretraining also
 ``prediction_positions`` and ``prediction_labels`` int32 ``[predictions]``."""
 Batch = dict[str, np.ndarray]
 
@@ -60,8 +60,6 @@ class Batcher:
             rows = round_up(self.examples, self.multiple)
         batch = _tokens(examples, places, rows, length, self.pad_id)
         batch |= _entries(examples, places, round_up(self.examples, self.multiple))
-        if examples and "prediction_positions" in examples[0]:
-            batch |= _predictions(examples, places, rows * length, self.multiple)
         return batch
 
     def _row_length(self, longest: int) -> int:
@@ -136,29 +134,6 @@ def _entries(
         batch["example_weight"][index] = 1.0
         batch["labels"][index] = 0 if label is None else label
     return batch
-
-
-def _predictions(
-    examples: Sequence[Encoded],
-    places: Sequence[tuple[int, int, int]],
-    tokens: int,
-    multiple: int,
-) -> Batch:
-    """The masked tokens of a batch; a fifth of its tokens are held room for, or more if needed."""
-    rows, positions, labels = [], [], []
-    for example, (row, start, _) in zip(examples, places, strict=True):
-        rows += [row] * len(example["prediction_labels"])
-        positions += [start + position for position in example["prediction_positions"]]
-        labels += list(example["prediction_labels"])
-    sizes = (round_up(max(1, tokens // share), multiple) for share in (5, 4, 3, 2, 1))
-    size = next(size for size in sizes if size >= len(labels))
-    fill = (0, size - len(labels))
-    return {
-        "prediction_row": np.pad(np.array(rows, np.int32), fill),
-        "prediction_position": np.pad(np.array(positions, np.int32), fill),
-        "prediction_labels": np.pad(np.array(labels, np.int32), fill),
-        "prediction_weight": np.pad(np.ones(len(labels), np.float32), fill),
-    }
 
 
 def stack(batches: Sequence[Batch], pad_id: int) -> Batch:

@@ -14,12 +14,10 @@ from typing import Any
 
 import grain
 import jax
-import numpy as np
 
 from bertjax.data.batching import Batch, Encoded
 
 Encode = Callable[[Any], Encoded]
-RandomEncode = Callable[[Any, np.random.Generator], Encoded]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,27 +25,21 @@ class Stream:
     """An endless, shuffled stream of training batches.
 
     ``records`` is anything with ``len`` and an index. ``encode`` makes an example from a record;
-    with ``random`` it also gets a generator that depends on (seed, global index) alone, for masking
-    that differs between epochs. ``batch`` makes a batch from this process's share of the examples.
+    ``batch`` makes a batch from this process's share of the examples.
     """
 
     records: Sequence[Any]
-    encode: Encode | RandomEncode
+    encode: Encode
     batch: Callable[[Sequence[Encoded]], Batch]
     batch_size: int
     seed: int
-    random: bool = False
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         """Batches from step ``step`` on, made ahead in threads."""
         processes = jax.process_count()
         records = grain.MapDataset.source(_Source(self.records))
         examples = records.shuffle(seed=self.seed).repeat()
-        if self.random:
-            examples = examples.seed(self.seed).random_map(self.encode)  # type: ignore[arg-type]
-        else:
-            examples = examples.map(self.encode)  # type: ignore[arg-type]
-        batches = examples.batch(self.batch_size // processes, batch_fn=self.batch)
+        batches = examples.map(self.encode).batch(self.batch_size // processes, batch_fn=self.batch)
         mine = batches[step * processes + jax.process_index() :: processes]
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
         return iter(mine.to_iter_dataset(options))

@@ -14,6 +14,7 @@ float32 ``[examples]``, of the sentence task (weight 0 where an example has no l
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -239,7 +240,7 @@ class RecordRows:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
     """Rows of several sources in turn, by weight: after n rows each has given n times its share,
-    to within one row.
+    to within one row (two where there are more than nine sources).
     """
 
     sources: tuple[Rows, ...]
@@ -268,11 +269,17 @@ class Mixture:
         return source, int(given[source])
 
     def _given(self, count: int) -> np.ndarray:
-        """How many of the first ``count`` rows each source gives: cumulative shares, rounded."""
-        shares = np.cumsum(self.weights) / sum(self.weights)
-        bounds = np.floor(count * shares + 0.5).astype(np.int64)
-        bounds[-1] = count
-        return np.diff(bounds, prepend=0)
+        """How many of the first ``count`` rows each source gives.
+
+        Each takes its share, rounded, of those that the sources before it leave: so with every row
+        one number grows by one, and none falls.
+        """
+        given, left, weight = [], count, sum(self.weights)
+        for mine in self.weights[:-1]:
+            given.append(math.floor(left * (mine / weight) + 0.5))
+            left -= given[-1]
+            weight -= mine
+        return np.array([*given, left], np.int64)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,5 +40,21 @@ def attention(
     """
     query = query * (query.shape[-1] ** -0.5)
     scores = jnp.einsum("BLNH,BMNH->BNLM", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
+    weights = softmax(scores + bias).astype(value.dtype)
     return jnp.einsum("BNLM,BMNH->BLNH", drop(weights), value)
+
+
+@jax.custom_jvp
+def softmax(scores: Array) -> Array:
+    """Softmax over the last axis, of which only the result is kept for the backward pass.
+
+    JAX's own keeps the exponentials beside it, which for attention weights is as much again.
+    """
+    return jax.nn.softmax(scores, axis=-1)
+
+
+@softmax.defjvp
+def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    weights = softmax(*primals)
+    change = weights * tangents[0]
+    return weights, change - weights * change.sum(axis=-1, keepdims=True)

@@ -7,6 +7,7 @@ to the mesh (:mod:`bertjax.sharding`); nothing here knows a mesh.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import flax.linen as nn
@@ -106,12 +107,16 @@ def parameter(
 
 
 def activation_function(name: Activation, x: Array) -> Array:
-    """``gelu`` is the exact one (erf), ``gelu_tanh`` its approximation; they are not the same."""
+    """``gelu`` is the exact one (erf), ``gelu_tanh`` its approximation; they are not the same.
+
+    Of a GELU only its input is kept for the backward pass: what it would keep beside is three times
+    as much and quickly computed again.
+    """
     match name:
         case "gelu":
-            return jax.nn.gelu(x, approximate=False)
+            return jax.checkpoint(partial(jax.nn.gelu, approximate=False))(x)
         case "gelu_tanh":
-            return jax.nn.gelu(x, approximate=True)
+            return jax.checkpoint(partial(jax.nn.gelu, approximate=True))(x)
         case "relu":
             return jax.nn.relu(x)
         case "silu":
@@ -150,7 +155,8 @@ class Dense(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalisation of a sum over the last axis, in and to float32.
 
-    Parameters ``scale`` and ``bias`` are ``[D]``. Source: Ba et al. 2016.
+    Parameters ``scale`` and ``bias`` are ``[D]``. For the backward pass only what is normalised is
+    kept. Source: Ba et al. 2016.
     """
 
     eps: float
@@ -164,6 +170,10 @@ class LayerNorm(nn.Module):
         x = x.astype(jnp.float32)
         if residual is not None:
             x = x + residual.astype(jnp.float32)
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        return centred * jax.lax.rsqrt(variance + self.eps) * scale + bias
+        return jax.checkpoint(partial(_normalise, eps=self.eps))(x, scale, bias)
+
+
+def _normalise(x: Array, scale: Array, bias: Array, eps: float) -> Array:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + eps) * scale + bias

@@ -42,6 +42,19 @@ class Corpora:
         """Those that carry a tokenizer."""
         return [s for s in (*self.train, *self.validation) if isinstance(s, Corpus)]
 
+    def describe(self) -> list[str]:
+        """A line about each source."""
+        lines = []
+        for split, sources in (("train", self.train), ("validation", self.validation)):
+            for source in sources:
+                what = f"{len(source):,} examples"
+                if isinstance(source, Corpus):
+                    what = f"{len(source):,} documents, {source.manifest.tokens:,} tokens"
+                kept = len(source) - len(self._numbers(source, split))
+                use = f", {kept:,} held out" if kept else " (validation)" * (split != "train")
+                lines.append(f"{name_of(source)}: {what}{use}")
+        return lines
+
     def rows(self, split: str, max_length: int, seed: int) -> Rows | None:
         """Rows of ``train`` or ``validation``; None where nothing is held out."""
         if split == "train":
@@ -53,18 +66,40 @@ class Corpora:
             return Mixture(tuple(parts), tuple(float(part.count) for part in parts))
         return parts[0] if parts else None
 
-    def _of(self, source: Corpus | TfExamples, split: str, max_length: int, seed: int) -> Rows:
-        numbers = self._numbers(source, split)
-        config, tokenizer = self.config, self.tokenizer
+    def check(self) -> None:
+        """Raises UserError for what would only show when rows are made."""
+        self._masking("train", self.config.mask_rate, 1)
+        longest = max(part.max_length for part in stretches(self.config))
+        for sources in (self.train, self.validation):
+            for source in sources:
+                if isinstance(source, Corpus):
+                    if not source.manifest.tokens:
+                        raise UserError(f"the corpus {source.folder} is empty; prepare another")
+                    source.lengths()
+                else:
+                    _ = source[0]
+                self._numbers(source, "train")
+                if self._form(source, "train", longest) != self._form(sources[0], "train", longest):
+                    raise UserError(
+                        f"{name_of(source)} and {name_of(sources[0])} cannot be mixed: tfrecord: "
+                        "examples only go together with others of as many predictions"
+                    )
+
+    def _form(self, source: Corpus | TfExamples, split: str, max_length: int) -> RowFormat:
+        config = self.config
         rate = config.mask_rate if split == "train" else EVAL_MASK_RATE
         if isinstance(source, TfExamples):
-            most = max(1, source.max_predictions)
-            form = dataclasses.replace(
-                RowFormat.of(tokenizer, max_length, rate, packed=False), predictions=most
-            )
-            return RecordRows(_Chosen(source, numbers), form, seed)
+            form = RowFormat.of(self.tokenizer, max_length, rate, packed=False)
+            return dataclasses.replace(form, predictions=max(1, source.max_predictions))
         spare = 0 if split == "validation" or config.mask_unit == "token" else SPARE
-        form = RowFormat.of(tokenizer, max_length, rate, config.pack, spare)
+        return RowFormat.of(self.tokenizer, max_length, rate, config.pack, spare)
+
+    def _of(self, source: Corpus | TfExamples, split: str, max_length: int, seed: int) -> Rows:
+        numbers, config = self._numbers(source, split), self.config
+        form = self._form(source, split, max_length)
+        if isinstance(source, TfExamples):
+            return RecordRows(_Chosen(source, numbers), form, seed)
+        rate = config.mask_rate if split == "train" else EVAL_MASK_RATE
         sampling = Sampling(
             max_length,
             config.sentence_task,
@@ -142,11 +177,14 @@ def open_corpora(config: PretrainConfig) -> Corpora:
         raise UserError("config field 'tokenizer' is not set; with tfrecord: data name its folder")
     for corpus in corpora:
         corpus.check_tokenizer(tokenizer, name)
-    longest = min(part.max_length for part in stretches(config))
+    shortest = min(part.max_length for part in stretches(config))
     for records in (*train, *validation):
         if isinstance(records, TfExamples):
-            records.vocab_size, records.max_length = tokenizer.vocab_size, longest
-    return Corpora(config, tokenizer, train, tuple(weight for _, weight in named), validation)
+            records.vocab_size, records.max_length = tokenizer.vocab_size, shortest
+    weights = tuple(weight for _, weight in named)
+    found = Corpora(config, tokenizer, train, weights, validation)
+    found.check()
+    return found
 
 
 def _weighted(entry: str) -> tuple[str, float]:

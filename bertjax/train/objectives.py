@@ -71,25 +71,15 @@ def _field(name: str) -> Callable[[Batch], Array]:
     return lambda batch: batch[name]
 
 
-def _cross_entropy(model: Model, head: str, labels: str, weights: str) -> Objective:
-    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
-        logits = _logits(model, head, params, batch, drop, key)
-        return {
-            "loss": cross_entropy(logits, batch[labels], batch[weights]),
-            "accuracy": correct(logits, batch[labels], batch[weights]),
-        }
-
-    return Objective(sums, (Loss("loss", _field(weights)),))
-
-
 def classification(model: Model, head: str) -> Objective:
     """Cross entropy of each example's label; also how many are right."""
-    return _cross_entropy(model, head, "labels", "example_weight")
 
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
+        logits = _logits(model, head, params, batch, drop, key)
+        given = batch["labels"], batch["example_weight"]
+        return {"loss": cross_entropy(logits, *given), "accuracy": correct(logits, *given)}
 
-def masked_lm(model: Model, head: str) -> Objective:
-    """Cross entropy of the masked tokens. Source: Devlin et al. 2019, section 3.1."""
-    return _cross_entropy(model, head, "prediction_labels", "prediction_weight")
+    return Objective(sums, (Loss("loss", _field("example_weight")),))
 
 
 def regression(model: Model, head: str) -> Objective:
@@ -105,7 +95,6 @@ def regression(model: Model, head: str) -> Objective:
 OBJECTIVES: dict[str, Callable[[Model, str], Objective]] = {
     "classification": classification,
     "regression": regression,
-    "masked_lm": masked_lm,
 }
 """By the kind of the head they train."""
 

@@ -5,43 +5,42 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from etils import epath
 from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.convert import save_huggingface
 from bertjax.data.batching import Batch, round_up
+from bertjax.data.documents import tokenizer_hash
 from bertjax.data.pretraining import row_batches
-from bertjax.flops import peak_flops, step_flops
-from bertjax.models import Dropout, Electra, Model
-from bertjax.optim import check_patterns, schedule
+from bertjax.models import Electra, Model
+from bertjax.optim import check_patterns
 from bertjax.sharding import batch_divisor, make_mesh
 from bertjax.train import workdir as workdirs
-from bertjax.train.config import DTYPES
 from bertjax.train.corpora import Corpora, open_corpora
 from bertjax.train.held_out import evaluate_all, make_evaluators
 from bertjax.train.loop import Loop, LoopConfig, Outcome
-from bertjax.train.objectives import Objective, pretraining, replaced_token
 from bertjax.train.pretrain_config import PRESET, PretrainConfig, Stretch, preset, stretches
+from bertjax.train.pretrain_models import (
+    HEADS,
+    batch_flops,
+    device_peak,
+    dropout_rates,
+    make_models,
+    make_objective,
+    multiplier,
+)
 from bertjax.train.pretrained import load_pretrained
 from bertjax.train.state import abstract_params, create_state
 from bertjax.train.step import Hyper, make_train_step
-from bertjax.types import HeadConfig, ModelConfig, UserError
+from bertjax.types import ModelConfig, UserError
 
 logger = logging.getLogger(__name__)
-
-HEADS: dict[str, HeadConfig] = {
-    "masked_lm": HeadConfig("masked_lm"),
-    "next_sentence": HeadConfig("next_sentence", 2),
-    "sentence_order": HeadConfig("sentence_order", 2),
-    "replaced_token": HeadConfig("replaced_token"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +76,9 @@ def pretrain(config: PretrainConfig, workdir: str) -> dict[str, Any]:
         return result
     (folder / "tokenizer").mkdir(exist_ok=True)
     parts.corpora.tokenizer.save(str(folder / "tokenizer"))
-    for note in parts.notes:
+    for note in (*parts.notes, *parts.corpora.describe(), size_note(parts)):
         logger.info("%s", note)
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, keep_every=config.keep_every)
     try:
         outcome = run(parts, folder, checkpoints)
         result = conclude(parts, folder, outcome)
@@ -101,15 +100,12 @@ def assemble(config: PretrainConfig) -> PretrainParts:
         raise UserError("a budget in minutes needs one process; give steps or tokens")
     longest = max(part.max_length for part in parts)
     if longest > model_config.max_length:
+        more = ", or set architecture.max_positions" * config.model.startswith(PRESET)
         raise UserError(
             f"max_length {longest} is more than the {model_config.max_length} positions of "
-            f"{config.model}; lower it, or set architecture.max_positions"
+            f"{config.model}; lower it{more}"
         )
-    unroll = config.unroll or (model_config.num_layers if jax.default_backend() == "cpu" else 1)
-    heads = tuple((name, HEADS[name]) for name in config.heads)
-    model = Model(model_config, heads, DTYPES[config.dtype], unroll)
-    paired = config.objective == "replaced_token"
-    trained = Electra.of(model, config.generator_size) if paired else model
+    model, trained = make_models(config, model_config)
     if config.freeze:
         check_patterns(abstract_params(trained, mesh), config.freeze, "config field 'freeze'")
     return PretrainParts(config, corpora, model, trained, params, notes, mesh, parts)
@@ -123,11 +119,18 @@ def _model(
         name = config.model.removeprefix(PRESET)
         shape = preset(name, corpora.tokenizer.vocab_size, config.architecture)
         return dataclasses.replace(shape, pad_token_id=corpora.tokenizer.pad_id), {}, ()
-    if config.architecture:
-        raise UserError("config field 'architecture' only goes with a preset; leave it out")
+    if changes := sorted({*config.architecture} - {"initializer_range"}):  # recipes set that one
+        raise UserError(
+            f"config field 'architecture' only goes with a preset; leave out {', '.join(changes)}"
+        )
     found = load_pretrained(config.model, {name: HEADS[name] for name in config.heads})
     for corpus in corpora.prepared:
         corpus.check_tokenizer(found.tokenizer, f"the one of {config.model}")
+    if tokenizer_hash(corpora.tokenizer) != tokenizer_hash(found.tokenizer):
+        raise UserError(
+            f"config field 'tokenizer': {config.tokenizer} is another one than that of "
+            f"{config.model}; name the model's, with which the examples must have been made"
+        )
     return found.config, found.params, found.notes
 
 
@@ -141,22 +144,33 @@ def document(parts: PretrainParts) -> dict[str, Any]:
     }
 
 
+def size_note(parts: PretrainParts) -> str:
+    """The number of parameters, and how long the run is to be."""
+    shapes = jax.tree.leaves(abstract_params(parts.trained, parts.mesh))
+    config, last = parts.config, parts.stretches[-1].last
+    length = f"{config.minutes:g} minutes" if config.minutes else f"{last:,} steps"
+    return f"{sum(leaf.size for leaf in shapes):,} parameters, to be trained for {length}"
+
+
+def rows_note(config: PretrainConfig, part: Stretch, count: int) -> str:
+    """What a phase reads, when it begins: rows, and passes over the corpora."""
+    steps = part.last - part.first
+    passes = f"a pass takes {count / part.batch_size:,.1f} steps of {part.batch_size:,} rows"
+    if not config.minutes:
+        rows = steps * part.batch_size
+        passes = f"{steps:,} steps of {part.batch_size:,} make {rows / count:,.2f} passes"
+    return f"rows of {part.max_length} tokens: {count:,} a pass; {passes}"
+
+
 def _is_pair(parts: PretrainParts) -> bool:
     return isinstance(parts.trained, Electra)
-
-
-def make_objective(parts: PretrainParts) -> Objective:
-    """What the run minimises."""
-    if isinstance(parts.trained, Electra):
-        return replaced_token(parts.trained, parts.config.discriminator_weight)
-    return pretraining(parts.trained)
 
 
 def run(parts: PretrainParts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
     """Makes the state and the stream, and runs the loop."""
     config = parts.config
     state = create_state(parts.trained, config.optim, parts.mesh, config.seed, parts.params)
-    objective = make_objective(parts)
+    objective = make_objective(config, parts.trained)
     steps = parts.stretches[-1].last
     evaluators = make_evaluators(parts.corpora, objective, parts.mesh)
     loop = Loop(
@@ -166,10 +180,10 @@ def run(parts: PretrainParts, folder: epath.Path, checkpoints: Checkpoints) -> O
             log_every=config.log_every,
             eval_every=config.eval_every,
             save_every=config.save_every,
-            peak_flops=_peak(config) * jax.device_count(),
+            peak_flops=device_peak(config) * jax.device_count(),
         ),
         train_step=make_train_step(objective, config.optim, steps, multiplier(config)),
-        hyper=Hyper.of(config.optim, _dropout(parts)),
+        hyper=Hyper.of(config.optim, dropout_rates(config, parts.model.config)),
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         mesh=parts.mesh,
         batches=lambda step: batches(parts, step),
@@ -181,54 +195,19 @@ def run(parts: PretrainParts, folder: epath.Path, checkpoints: Checkpoints) -> O
     return loop.run(state)
 
 
-def _peak(config: PretrainConfig) -> float:
-    """Operations a second of one device; 0 where it is neither told nor known."""
-    return config.peak_flops or peak_flops(jax.devices()[0].device_kind) or 0.0
-
-
-def batch_flops(trained: Model | Electra, batch: Batch) -> float:
-    """The model's operations in a step over a batch ``[micro-batches, rows, …]``."""
-    rows, length = batch["token_ids"][..., 0].size, batch["token_ids"].shape[-1]
-    sizes = (rows, length, int(batch["prediction_weight"].sum()))
-    models = (trained,)
-    if isinstance(trained, Electra):
-        models = (trained.discriminator, trained.generator)
-    heads = [[head for _, head in model.head_configs] for model in models]
-    return float(sum(step_flops(m.config, *sizes, h) for m, h in zip(models, heads, strict=True)))
-
-
-def multiplier(config: PretrainConfig) -> Callable[[Any], Any]:
-    """The share of ``learning_rate`` at each step: one schedule, or one a phase that restarts."""
-    runs: list[list[Stretch]] = []
-    for part in stretches(config):
-        if part.restarts:
-            runs.append([])
-        runs[-1].append(part)
-    parts, bounds = [], []
-    for run_of in runs:
-        first, last = run_of[0].first, run_of[-1].last
-        optim = dataclasses.replace(config.optim, warmup_ratio=run_of[0].warmup_ratio)
-        share = run_of[0].learning_rate / config.learning_rate if config.learning_rate else 0.0
-        parts.append(_scaled(schedule(optim, last - first), share))
-        bounds.append(first)
-    return optax.join_schedules(parts, bounds[1:])
-
-
-def _scaled(inner: optax.Schedule, factor: float) -> optax.Schedule:
-    return lambda step: inner(step) * factor
-
-
 def batches(parts: PretrainParts, step: int) -> Iterator[Batch]:
     """Training batches from a step on, through all phases."""
     config = parts.config
     for number, part in enumerate(parts.stretches):
-        if step >= part.last:
+        if step >= part.last and not config.minutes:
             continue
         rows = parts.corpora.rows("train", part.max_length, phase_seed(config.seed, number))
         assert rows is not None
+        logger.info("%s", rows_note(config, part, rows.count))
         first = max(step - part.first, 0)
         stream = row_batches(rows, part.batch_size, config.accumulation, first, config.workers)
-        yield from itertools.islice(stream, part.last - part.first - first)
+        left = None if config.minutes else part.last - part.first - first
+        yield from itertools.islice(stream, left)
 
 
 def phase_seed(seed: int, phase: int) -> int:
@@ -266,13 +245,6 @@ def export(parts: PretrainParts, params: Any, folder: epath.Path) -> None:
     for place, model, arrays in written:
         heads = dict(model.head_configs)
         save_huggingface(str(place), model.config, arrays, heads, tokenizer=tokenizer)
-
-
-def _dropout(parts: PretrainParts) -> Dropout | None:
-    rate, model = parts.config.dropout, parts.model.config
-    if rate is None:
-        return Dropout.of(model)
-    return Dropout.at(rate, model) if rate else None
 
 
 def _check_batch(config: PretrainConfig, batch_size: int, devices: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from bertjax.data.masking import UNITS, MaskUnit
 from bertjax.data.plans import SENTENCE_TASKS, SentenceTask
@@ -13,7 +13,7 @@ from bertjax.models import PRESETS
 from bertjax.optim import OptimConfig
 from bertjax.sharding import MeshConfig
 from bertjax.train.config import DTYPES
-from bertjax.types import ModelConfig, UserError, from_mapping, nearest
+from bertjax.types import Activation, ModelConfig, UserError, from_mapping, nearest
 
 PRESET = "preset:"
 TFRECORD = "tfrecord:"
@@ -22,12 +22,27 @@ BUDGETS = ("steps", "tokens", "minutes")
 CLOCK_STEPS = 1_000_000
 """Steps into which a run by the clock is divided for its schedule."""
 SMALLEST = {
-    **dict.fromkeys(("batch_size", "accumulation", "eval_batch_size", "max_length"), 1),
+    **dict.fromkeys(("batch_size", "accumulation", "eval_batch_size"), 1),
+    "max_length": 8,
     **dict.fromkeys(("log_every", "save_every", "max_ngram"), 1),
     **dict.fromkeys(("steps", "tokens", "minutes", "eval_every", "eval_rows", "unroll"), 0),
     **dict.fromkeys(("workers", "peak_flops", "keep_every"), 0),
 }
 """Fields that count something, and the least that each can be."""
+PHASE_BOUNDS: dict[str, tuple[float, float]] = {
+    "max_length": (8, math.inf),
+    "share": (0, 1),
+    "batch_size": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "warmup_ratio": (0, 1),
+}
+"""Fields of a phase, and what each can be."""
+SIZES = (
+    *("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"),
+    *("max_positions", "embedding_size"),
+)
+SHARES = ("hidden_dropout", "attention_dropout", "initializer_range")
+"""Fields of ``architecture`` by what they can be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +57,19 @@ class Phase:
     """If given, the schedule begins anew, up to this peak."""
     warmup_ratio: float | None = None
     """Of a schedule that begins anew."""
+
+    def __post_init__(self) -> None:
+        for field, (least, most) in PHASE_BOUNDS.items():
+            value = getattr(self, field)
+            kind = int if field in ("max_length", "batch_size") else (int, float)
+            if value is None and field not in ("max_length", "share"):
+                continue
+            if not isinstance(value, kind) or not least <= value <= most:
+                raise UserError(
+                    f"config field 'phases': {field} must be "
+                    f"{'a whole number' if kind is int else 'a number'} of {least} to {most:g}, "
+                    f"not {value!r}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +151,8 @@ class PretrainConfig:
     eval_every: int = 1000
     save_every: int = 1000
     keep_every: int = 0
-    """Checkpoints of every so many steps are kept; 0: only the newest."""
+    """Of the checkpoints that are saved, those of every so many steps are kept; 0: only the
+    newest."""
     log_every: int = 50
     peak_flops: float = 0
     """FLOP/s of one device, for the utilisation; 0: by the kind of device, where it is known."""
@@ -155,22 +184,42 @@ class PretrainConfig:
             if not 0 <= getattr(self, field) < 1:
                 value = getattr(self, field)
                 raise UserError(f"config field '{field}' must be in [0, 1), not {value}")
+        if not 0 < self.generator_size <= 1:
+            value = self.generator_size
+            raise UserError(f"config field 'generator_size' must be in (0, 1], not {value}")
+        if not 0 <= self.discriminator_weight < math.inf:
+            value = self.discriminator_weight
+            raise UserError(f"config field 'discriminator_weight' must be 0 or more, not {value}")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config field 'seed' must be in [0, 2**32), not {self.seed}")
         if self.objective == "replaced_token" and self.sentence_task != "none":
             raise UserError("ELECTRA has no sentence task; set config field sentence_task='none'")
         self._check_budget()
-        _ = self.optim  # checks its own fields
+        self._check_phases()
 
     def _check_budget(self) -> None:
         given = [name for name in BUDGETS if getattr(self, name)]
         if len(given) != 1 or not all(map(math.isfinite, (self.tokens, self.minutes))):
             raise UserError(
                 f"set one of the config fields {', '.join(BUDGETS)} to a number above 0"
-                + (f", not {' and '.join(given)}" if given else "")
+                + (f", not {' and '.join(given)}; set the others to 0" if given[1:] else "")
             )
         if self.minutes and len(self.phases) > 1:
             raise UserError("a budget in minutes has one phase; give steps or tokens for several")
+
+    def _check_phases(self) -> None:
+        optim = self.optim  # checks its own fields
+        for number, phase in enumerate(self.phases, 1):
+            if phase.learning_rate and not self.learning_rate:
+                raise UserError("config field 'phases': learning_rate needs one of the run above 0")
+            if phase.warmup_ratio is None:
+                continue
+            if phase.learning_rate is None and number > 1:
+                raise UserError(
+                    f"config field 'phases': the schedule goes on through phase {number}, so it "
+                    "has no warmup_ratio; give it a learning_rate to begin anew, or leave it out"
+                )
+            dataclasses.replace(optim, warmup_ratio=phase.warmup_ratio)
         total = sum(phase.share for phase in self.phases)
         if self.phases and not math.isclose(total, 1.0, rel_tol=1e-6):
             raise UserError(f"config field 'phases': the shares make {total:g}, not 1")
@@ -185,7 +234,8 @@ class PretrainConfig:
         values = dict(values)
         for field in ("data", "validation_data", "freeze"):
             given = values.get(field) or ()
-            values[field] = (given,) if isinstance(given, str) else tuple(given)
+            given = (given,) if isinstance(given, str) else given
+            values[field] = tuple(entry for entry in given if entry)
         values["phases"] = _phases(values.get("phases") or ())
         if not isinstance(values.get("mesh", MeshConfig()), MeshConfig):
             values["mesh"] = from_mapping(MeshConfig, values["mesh"], "config field 'mesh'")
@@ -209,6 +259,8 @@ class PretrainConfig:
 
 def _phases(given: Sequence[Any]) -> tuple[Phase, ...]:
     place = "config field 'phases'"
+    if isinstance(given, Mapping) or not all(isinstance(p, Phase | Mapping) for p in given):
+        raise UserError(f"{place} is no list of phases; give ({{'max_length': 128, 'share': 1}},)")
     return tuple(p if isinstance(p, Phase) else from_mapping(Phase, p, place) for p in given)
 
 
@@ -221,7 +273,20 @@ def preset(name: str, vocab_size: int, changes: Mapping[str, Any]) -> ModelConfi
     if name not in PRESETS:
         raise UserError(f"config field 'model': no preset '{name}'{nearest(name, PRESETS)}")
     values = {**dataclasses.asdict(PRESETS[name]), "vocab_size": vocab_size, **changes}
+    for field, value in changes.items():
+        _check_change(field, value)
     return from_mapping(ModelConfig, values, "config field 'architecture'")
+
+
+def _check_change(field: str, value: Any) -> None:
+    """Raises UserError for a size, a share or a word that a model cannot have."""
+    place = f"config field 'architecture': {field}"
+    if field in SIZES and not (isinstance(value, int) and value > 0):
+        raise UserError(f"{place} must be a whole number above 0, not {value!r}")
+    if field in SHARES and not (isinstance(value, int | float) and 0 <= value < 1):
+        raise UserError(f"{place} must be in [0, 1), not {value!r}")
+    if field == "activation" and value not in (known := get_args(Activation)):
+        raise UserError(f"{place} is unknown: {value!r}{nearest(str(value), known)}")
 
 
 @dataclasses.dataclass(frozen=True)

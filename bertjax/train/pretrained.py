@@ -114,10 +114,16 @@ def restore_params(
     config: ModelConfig,
     heads: Mapping[str, HeadConfig],
     generator_size: float = 0.0,
+    step: int | None = None,
 ) -> tuple[int, Any]:
     """The step and host parameters of a workdir's best checkpoint, or of its newest.
 
-    ``generator_size``: of the generator that was trained beside the model, and is left out.
+    Args:
+      folder: the workdir.
+      config: the model's shape.
+      heads: the model's heads.
+      generator_size: of the generator that was trained beside the model, and is left out.
+      step: of the checkpoint to read; None: the best or newest.
 
     Raises:
       UserError: if there is none that can be read.
@@ -133,7 +139,11 @@ def restore_params(
         best = (read_result(folder) or {}).get("best_step")
         if best not in steps:
             best = checkpoints.read_meta(steps[0])["position"]["best_step"]
-        restored = checkpoints.restore_on_host(best if best in steps else steps[0], shapes)
+        if step is not None and step not in steps:
+            there = ", ".join(map(str, reversed(steps)))
+            raise UserError(f"{folder} has no checkpoint of step {step}; it has those of {there}")
+        chosen = best if best in steps else steps[0]
+        restored = checkpoints.restore_on_host(chosen if step is None else step, shapes)
     finally:
         checkpoints.close()
     return restored.step, {name: restored.params[name] for name in ("encoder", "heads")}

@@ -26,7 +26,8 @@ from bertjax.train import workdir as workdirs
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.evaluate import Forward
 from bertjax.train.finetune import finetune
-from bertjax.train.pretrain import PretrainConfig, assemble, export, pretrain
+from bertjax.train.pretrain import assemble, export, pretrain
+from bertjax.train.pretrain_config import PretrainConfig
 from bertjax.train.pretrained import load_pretrained
 from bertjax.train.quickstart_data import (
     QuickstartConfig,

@@ -16,7 +16,10 @@ from etils import epath
 import bertjax
 from bertjax.types import UserError
 
-MAY_CHANGE = ("mesh", "log_every", "save_every", "unroll")
+MAY_CHANGE = (
+    *("mesh", "log_every", "save_every", "keep_every"),
+    *("unroll", "workers", "peak_flops"),
+)
 """Fields of the experiment that a resumed run may set anew: they do not change its result."""
 CONFIG = "config.json"
 WRITTEN_FIRST = (CONFIG, "tokenizer", "metrics.jsonl", "tensorboard")
