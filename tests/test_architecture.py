@@ -52,10 +52,13 @@ BESIDE = {
 }
 # Slow to import or absent from the base install: only inside the function that needs them.
 HEAVY = {
-    "beam",
+    "apache_beam",
+    "array_record",
+    "backports",
     "datasets",
     "matplotlib",
     "scipy",
+    "sentencex",
     "sklearn",
     "tensorboardX",
     "tensorflow",

@@ -21,7 +21,7 @@ from bertjax.data.batching import Batch
 from bertjax.models import Model
 from bertjax.train import loop
 from bertjax.train import pretrain as pretraining
-from bertjax.train.pretrain import assemble, batches
+from bertjax.train.pretrain import assemble, batches, phase_seed
 from bertjax.train.pretrain_config import PretrainConfig, stretches
 from bertjax.train.pretrain_models import HEADS, multiplier
 from bertjax.train.pretrained import load_pretrained
@@ -129,7 +129,8 @@ def test_the_start_says_what_is_ahead(
     told = capsys.readouterr()
     count = json.loads((tmp_path / "run" / "result.json").read_text())["parameters"]
     tokens = json.loads((tiny_prepared / "manifest.json").read_text())["totals"]["tokens"]
-    rows = assemble(config_of(tiny_prepared, held_out=0)).corpora.rows("train", 32, 0)
+    corpora = assemble(config_of(tiny_prepared, held_out=0)).corpora
+    rows = corpora.rows("train", 32, phase_seed(0, 0))
     assert rows is not None
     assert told.err.splitlines() == [
         f"{tiny_prepared}: 40 documents, {tokens:,} tokens",

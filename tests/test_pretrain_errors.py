@@ -150,6 +150,10 @@ WRONG: dict[str, tuple[Callable[[Given], list[str]], str]] = {
         lambda g: g.records_run(lambda b: b, max_length=16),
         "tokens where max_length is 16; raise max_length",
     ),
+    "records and their labels": (
+        lambda g: g.records_run(lambda b: b, sentence_task="sentence_order"),
+        "examples.tfrecord has labels of the next-sentence task, not of sentence_order; set",
+    ),
     "records and a corpus": (
         lambda g: g.run(f"('{g.corpus}','tfrecord:{g.records}')"),
         "examples.tfrecord and .*prepared cannot be mixed: tfrecord: examples only go together",

@@ -14,6 +14,7 @@ float32 ``[examples]``, of the sentence task (weight 0 where an example has no l
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from bertjax.data.batching import Batch, Encoded
 from bertjax.data.documents import Document
@@ -231,10 +233,14 @@ class RecordRows:
 
     def __getitem__(self, index: int) -> Batch:
         number, row = divmod(int(index), self.count)
-        order = np.random.default_rng([self._seed, ORDER, number])
-        example = self._examples[int(order.permutation(self.count)[row])]
+        example = self._examples[int(self._order(number)[row])]
         masks = {k: v for k, v in example.items() if k.startswith("prediction_")}
         return self.form.finish({**self.form.join([example]), **masks})
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  the rows live as long as their run
+    def _order(self, number: int) -> np.ndarray:
+        """The order of the examples in a pass."""
+        return np.random.default_rng([self._seed, ORDER, number]).permutation(self.count)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -317,6 +323,8 @@ def row_batches(
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * share)
     dataset = grain.MapDataset.source(mine).to_iter_dataset(options)
     if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads its flags when it starts processes
+            flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset.batch(share, batch_fn=lambda batch: micro_batches(batch, accumulation)))
 

@@ -76,6 +76,11 @@ class Corpora:
                     if not source.manifest.tokens:
                         raise UserError(f"the corpus {source.folder} is empty; prepare another")
                     source.lengths()
+                elif self.config.sentence_task == "sentence_order":
+                    raise UserError(
+                        f"{name_of(source)} has labels of the next-sentence task, not of "
+                        "sentence_order; set sentence_task to next_sentence or none"
+                    )
                 else:
                     _ = source[0]
                 self._numbers(source, "train")
