@@ -36,8 +36,14 @@ def agreeing(answers: Array, labels: Array, weights: Array) -> tuple[Array, Arra
 
 
 def correct(logits: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
-    """How many of ``logits [E, C]`` are largest at ``labels [E]``."""
-    hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    """How many of ``logits [E, C]`` are largest at ``labels [E]``, and nowhere else.
+
+    Not by ``argmax``, which takes XLA fifteen times as long on a CPU.
+    """
+    largest = logits.max(axis=-1)
+    alone = jnp.sum(logits == largest[:, None], axis=-1) == 1
+    chosen = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    hits = ((chosen == largest) & alone).astype(jnp.float32)
     return jnp.sum(hits * weights), jnp.sum(weights)
 
 

@@ -14,7 +14,7 @@ from bertjax.corpus.shards import Preparation
 from bertjax.tokenizers import wordpiece_tokenizer
 
 TEXT_WORDS = WORDS[5:19]
-ARCHITECTURE = {
+ARCHITECTURE: dict[str, Any] = {
     "num_layers": 2,
     "hidden_size": 32,
     "num_heads": 4,

@@ -82,17 +82,21 @@ def drop(module: nn.Module, x: Array, rate: Array | float | None) -> Array:
     if rate is None:
         return x
     threshold = jnp.round(jnp.float32(rate) * 65536)
-    bits = _random_bits16(module.make_rng("dropout"), x.shape)
+    kept = _at_least(threshold.astype(jnp.uint32), module.make_rng("dropout"), x.shape)
     scaled = (x.astype(jnp.float32) * (65536 / (65536 - threshold))).astype(x.dtype)
-    return jnp.where(bits >= threshold.astype(jnp.uint32), scaled, jnp.zeros((), x.dtype))
+    return jnp.where(kept, scaled, jnp.zeros((), x.dtype))
 
 
-def _random_bits16(key: Array, shape: tuple[int, ...]) -> Array:
-    """Uniform integers below 65,536, shaped ``shape``, as uint32."""
+def _at_least(threshold: Array, key: Array, shape: tuple[int, ...]) -> Array:
+    """Whether uniform integers below 65,536 are at least ``threshold``: booleans ``shape``.
+
+    They are compared before they are put together, which moves a byte an element and not four.
+    """
     *lead, last = shape
     half = -(-last // 2)
     words = jax.random.bits(key, (*lead, half), jnp.uint32)
-    return jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :last]
+    low, high = (words & 0xFFFF) >= threshold, (words >> 16) >= threshold
+    return jnp.concatenate([low, high], axis=-1)[..., :last]
 
 
 def parameter(
