@@ -298,17 +298,17 @@ def test_a_mistake_is_one_sentence(name: str, given: Given, capsys: pytest.Captu
 def test_another_config_in_the_same_workdir(given: Given, capsys: pytest.CaptureFixture[str]):
     """What would change the result is refused; how often it is logged may change."""
     workdir = given.folder / "run"
-    assert cli.main(given.run(steps=1, unroll=1)) == 0
+    assert cli.main(given.run(steps=2)) == 0
     for changes, words in (
         ({"mask_rate": 0.2}, "mask_rate: 0.15 there, 0.2 here"),
         ({"phases": repr((SHORT, LONG))}, r"phases: \[\] there, \[{'max_length': 16"),
         ({"seed": 4}, "seed: 0 there, 4 here"),
     ):
-        sentence = refused(given.run(**{"steps": 1, "unroll": 1, **changes}), capsys)
+        sentence = refused(given.run(**{"steps": 2, **changes}), capsys)
         assert re.search(f"holds a run with another config .*{words}.*; choose another", sentence)
     before = (workdir / "metrics.jsonl").read_bytes()
     same = {"log_every": 7, "save_every": 5, "workers": 1, "peak_flops": 1e9}
-    assert cli.main(given.run(steps=1, unroll=1, **same)) == 0
+    assert cli.main(given.run(steps=2, **same)) == 0
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
