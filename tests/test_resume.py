@@ -22,7 +22,7 @@ from bertjax.cli import main as cli
 pytestmark = pytest.mark.usefixtures("compile_cache")
 
 STEPS = 30
-SPEEDS = {"examples_per_second", "steps_per_second"}
+SPEEDS = {"examples_per_second", "tokens_per_second", "steps_per_second"}
 
 
 @pytest.fixture(scope="module")

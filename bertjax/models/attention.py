@@ -38,11 +38,10 @@ def attention(
     Returns:
       ``[B, L, N, H]`` in the type of ``value``. Scores and softmax are float32.
     """
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     query = query * (query.shape[-1] ** -0.5)
-    scores = jnp.einsum("BNLH,BNMH->BNLM", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("BLNH,BMNH->BNLM", query, key, preferred_element_type=jnp.float32)
     weights = softmax(scores + bias).astype(value.dtype)
-    return jnp.einsum("BNLM,BNMH->BNLH", drop(weights), value).swapaxes(1, 2)
+    return jnp.einsum("BNLM,BMNH->BLNH", drop(weights), value)
 
 
 @jax.custom_jvp

@@ -146,4 +146,5 @@ def restore_params(
         restored = checkpoints.restore_on_host(chosen if step is None else step, shapes)
     finally:
         checkpoints.close()
-    return restored.step, {name: restored.params[name] for name in ("encoder", "heads")}
+    params = {name: tree for name, tree in restored.params.items() if name != "generator"}
+    return restored.step, params
