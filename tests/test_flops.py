@@ -115,7 +115,7 @@ def test_the_program_has_as_many(family: str, kind: HeadKind):
 
     heads = [HeadConfig(kind, KINDS[kind])]
     count = (config, ROWS, LENGTH, PREDICTIONS, heads, EXAMPLES)
-    # The vocabulary's bias is added as a product, and its gradient is one: not counted as the model's.
+    # The vocabulary's bias is added by a product, and its gradient is one: both not counted.
     bias = 2 * PREDICTIONS * config.vocab_size if kind == "masked_lm" else 0
     assert product_flops(jax.make_jaxpr(loss)(params, batch).jaxpr) == forward_flops(*count) + bias
     gradient = jax.make_jaxpr(jax.grad(loss))(params, batch)
