@@ -29,9 +29,9 @@ from bertjax.models import Model
 from bertjax.sharding import MeshConfig, batch_divisor, make_mesh, replicated
 from bertjax.tasks import Task, get_task
 from bertjax.tokenizers import Tokenizer
-from bertjax.train.config import DTYPES
 from bertjax.train.evaluate import Forward
 from bertjax.train.pretrained import Pretrained, load_pretrained
+from bertjax.train.run_config import DTYPES
 from bertjax.train.workdir import is_workdir, read_document
 from bertjax.types import UserError, nearest
 

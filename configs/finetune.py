@@ -36,14 +36,17 @@ def get_config(argument: str = "") -> ConfigDict:
             "epochs": 3.0,
             "steps": 0,  # if not 0, replaces epochs
             "learning_rate": 5e-5,
-            "schedule": "linear",  # cosine, constant, polynomial
-            "power": 1.0,
+            "schedule": "linear",  # polynomial, cosine, constant, constant_with_cooldown
             "warmup_ratio": 0.1,
-            "optimizer": "adamw",  # or adamw_without_bias_correction
+            "cooldown_ratio": 0.1,
+            "final_ratio": 0.0,
+            "power": 1.0,
+            "optimizer": "adamw",  # adamw_without_bias_correction, lamb, muon
             "weight_decay": 0.01,
             "b1": 0.9,
             "b2": 0.999,
             "eps": 1e-8,
+            "momentum": 0.95,  # of muon
             "clip": 1.0,
             "freeze": (),  # such as ("encoder/embeddings/.*", "encoder/layers/[0-3]/.*")
             "dropout": config_dict.placeholder(float),

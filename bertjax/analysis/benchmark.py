@@ -18,7 +18,6 @@ from bertjax.data.batching import Batch
 from bertjax.flops import measured_peak, peak_flops
 from bertjax.models import PRESETS, Electra, Model
 from bertjax.sharding import make_mesh, on_mesh, shard_batch
-from bertjax.train.config import DTYPES
 from bertjax.train.pretrain_config import PRESET, PretrainConfig, preset, stretches
 from bertjax.train.pretrain_models import (
     batch_flops,
@@ -26,6 +25,7 @@ from bertjax.train.pretrain_models import (
     make_models,
     make_objective,
 )
+from bertjax.train.run_config import DTYPES
 from bertjax.train.state import TrainState, create_state
 from bertjax.train.step import Hyper, Step, make_train_step
 from bertjax.types import ModelConfig, UserError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -14,18 +15,19 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.convert import save_huggingface
-from bertjax.data.batching import Batcher, round_up
+from bertjax.data.batching import Batcher
 from bertjax.data.pipeline import Stream
 from bertjax.models import Dropout, Model
 from bertjax.optim import check_patterns
 from bertjax.sharding import batch_divisor, make_mesh
 from bertjax.tasks import Task, get_task
 from bertjax.train import workdir as workdirs
-from bertjax.train.config import DTYPES, FinetuneConfig
+from bertjax.train.config import FinetuneConfig
 from bertjax.train.evaluate import Evaluator, Forward
 from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrained import Pretrained, load_pretrained
+from bertjax.train.run_config import DTYPES
 from bertjax.train.state import abstract_params, abstract_state, create_state
 from bertjax.train.step import Hyper, make_train_step
 from bertjax.types import UserError
@@ -76,28 +78,19 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
     if config.freeze:
         shapes = abstract_params(parts.model, parts.mesh)
         check_patterns(shapes, config.freeze, "config field 'freeze'")
-    workdirs.prepare(folder, document(parts))
-    if (result := workdirs.read_result(folder)) is not None:
-        logger.info("the run in %s is finished; its result is read", folder)
-        return result
-    (folder / "tokenizer").mkdir(exist_ok=True)
-    parts.pretrained.tokenizer.save(str(folder / "tokenizer"))
-    for note in parts.pretrained.notes:
-        logger.info("%s", note)
-    checkpoints = Checkpoints(folder)
-    try:
-        outcome = run(parts, folder, checkpoints)
-        result = conclude(parts, folder, checkpoints, outcome)
-    finally:
-        checkpoints.close()
-    workdirs.write_json(folder / "result.json", result)
-    return result
+
+    def train() -> dict[str, Any]:
+        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+            return conclude(parts, folder, checkpoints, run(parts, folder, checkpoints))
+
+    found = parts.pretrained
+    return workdirs.complete(folder, document(parts), found.tokenizer, found.notes, train)
 
 
 def assemble(config: FinetuneConfig, task: Task) -> Parts:
     """Reads model and data, and checks that they and the config fit together."""
     mesh = make_mesh(config.mesh)
-    _check_batch(config, batch_divisor(mesh))
+    config.check_batch(config.batch_size, batch_divisor(mesh))
     if "train" not in task.splits:
         raise UserError(f"task '{task.name}' has no train split; it can only be predicted")
     records = task.open(config.data, "train")
@@ -223,10 +216,7 @@ def conclude(
         "steps": step,
         "stopped_early": outcome.stopped_early,
         "train_examples": len(parts.records),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "seconds": round(outcome.seconds, 1),
-        "peak_rss_mib": round(workdirs.peak_rss_mib()),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **workdirs.cost(params, outcome.seconds),
     }
     if parts.config.export:
         result["huggingface"] = "huggingface"
@@ -257,16 +247,6 @@ def _evaluate(evaluators: Sequence[Evaluator], params: Any) -> dict[str, float]:
 def _dropout(parts: Parts) -> Dropout:
     rate = parts.config.dropout
     return Dropout.of(parts.model.config) if rate is None else Dropout.at(rate, parts.model.config)
-
-
-def _check_batch(config: FinetuneConfig, devices: int) -> None:
-    shares = config.accumulation * devices
-    if config.batch_size % shares:
-        raise UserError(
-            f"batch_size {config.batch_size} is not divisible by accumulation "
-            f"{config.accumulation} times the {devices} devices that share it; the next size that "
-            f"is: {round_up(config.batch_size, shares)}"
-        )
 
 
 def _check_length(config: FinetuneConfig, pretrained: Pretrained) -> None:

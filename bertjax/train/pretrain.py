@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.convert import save_huggingface
-from bertjax.data.batching import Batch, round_up
+from bertjax.data.batching import Batch
 from bertjax.data.documents import tokenizer_hash
 from bertjax.data.pretraining import row_batches
 from bertjax.models import Electra, Model
@@ -70,22 +71,14 @@ def pretrain(config: PretrainConfig, workdir: str) -> dict[str, Any]:
     folder = epath.Path(workdir)
     workdirs.check_place(folder)
     parts = assemble(config)
-    workdirs.prepare(folder, document(parts))
-    if (result := workdirs.read_result(folder)) is not None:
-        logger.info("the run in %s is finished; its result is read", folder)
-        return result
-    (folder / "tokenizer").mkdir(exist_ok=True)
-    parts.corpora.tokenizer.save(str(folder / "tokenizer"))
-    for note in (*parts.notes, *parts.corpora.describe(), size_note(parts)):
-        logger.info("%s", note)
-    checkpoints = Checkpoints(folder, keep_every=config.keep_every)
-    try:
-        outcome = run(parts, folder, checkpoints)
-        result = conclude(parts, folder, outcome)
-    finally:
-        checkpoints.close()
-    workdirs.write_json(folder / "result.json", result)
-    return result
+    notes = (*parts.notes, *parts.corpora.describe(), size_note(parts))
+
+    def train() -> dict[str, Any]:
+        keep = config.keep_every
+        with contextlib.closing(Checkpoints(folder, keep_every=keep)) as checkpoints:
+            return conclude(parts, folder, run(parts, folder, checkpoints))
+
+    return workdirs.complete(folder, document(parts), parts.corpora.tokenizer, notes, train)
 
 
 def assemble(config: PretrainConfig) -> PretrainParts:
@@ -93,7 +86,7 @@ def assemble(config: PretrainConfig) -> PretrainParts:
     mesh = make_mesh(config.mesh)
     parts = stretches(config)
     for part in parts:
-        _check_batch(config, part.batch_size, batch_divisor(mesh))
+        config.check_batch(part.batch_size, batch_divisor(mesh))
     corpora = open_corpora(config)
     model_config, params, notes = _model(config, corpora)
     if config.minutes and jax.process_count() > 1:
@@ -223,10 +216,7 @@ def conclude(parts: PretrainParts, folder: epath.Path, outcome: Outcome) -> dict
         "metrics": outcome.position.metrics,
         "best_step": step,
         "steps": step,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "seconds": round(outcome.seconds, 1),
-        "peak_rss_mib": round(workdirs.peak_rss_mib()),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **workdirs.cost(params, outcome.seconds),
     }
     if parts.config.export:
         result["huggingface"] = "huggingface"
@@ -245,13 +235,3 @@ def export(parts: PretrainParts, params: Any, folder: epath.Path) -> None:
     for place, model, arrays in written:
         heads = dict(model.head_configs)
         save_huggingface(str(place), model.config, arrays, heads, tokenizer=tokenizer)
-
-
-def _check_batch(config: PretrainConfig, batch_size: int, devices: int) -> None:
-    shares = config.accumulation * devices
-    if batch_size % shares:
-        raise UserError(
-            f"batch_size {batch_size} is not divisible by accumulation {config.accumulation} times "
-            f"the {devices} devices that share it; the next size that is: "
-            f"{round_up(batch_size, shares)}"
-        )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from bertjax.data.masking import UNITS, MaskUnit
 from bertjax.data.plans import SENTENCE_TASKS, SentenceTask
 from bertjax.models import PRESETS
-from bertjax.optim import OptimConfig
-from bertjax.sharding import MeshConfig
-from bertjax.train.config import DTYPES
+from bertjax.train.run_config import RunConfig, strings
 from bertjax.types import Activation, ModelConfig, UserError, from_mapping, nearest
 
 PRESET = "preset:"
@@ -21,14 +19,6 @@ OBJECTIVES = ("masked_lm", "replaced_token")
 BUDGETS = ("steps", "tokens", "minutes")
 CLOCK_STEPS = 1_000_000
 """Steps into which a run by the clock is divided for its schedule."""
-SMALLEST = {
-    **dict.fromkeys(("batch_size", "accumulation", "eval_batch_size"), 1),
-    "max_length": 8,
-    **dict.fromkeys(("log_every", "save_every", "max_ngram"), 1),
-    **dict.fromkeys(("steps", "tokens", "minutes", "eval_every", "eval_rows", "unroll"), 0),
-    **dict.fromkeys(("workers", "peak_flops", "keep_every"), 0),
-}
-"""Fields that count something, and the least that each can be."""
 PHASE_BOUNDS: dict[str, tuple[float, float]] = {
     "max_length": (8, math.inf),
     "share": (0, 1),
@@ -72,8 +62,8 @@ class Phase:
                 )
 
 
-@dataclasses.dataclass(frozen=True)
-class PretrainConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
     """One pretraining run. Field names are the ones of ``--config.NAME=value``."""
 
     data: tuple[str, ...]
@@ -118,8 +108,6 @@ class PretrainConfig:
     """Rows a step, over all devices."""
     phases: tuple[Phase, ...] = ()
     """None: one phase of ``max_length`` and ``batch_size``."""
-    accumulation: int = 1
-    """Micro-batches a step; divides ``batch_size``."""
     eval_batch_size: int = 128
     steps: int = 0
     tokens: float = 0
@@ -127,37 +115,25 @@ class PretrainConfig:
     minutes: float = 0
     """Budget by the clock, evaluations counted; the schedule follows it."""
     learning_rate: float = 1e-4
-    schedule: str = "linear"
     warmup_ratio: float = 0.01
-    cooldown_ratio: float = 0.1
-    final_ratio: float = 0.0
-    power: float = 1.0
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    b1: float = 0.9
-    b2: float = 0.999
     eps: float = 1e-6
-    momentum: float = 0.95
-    clip: float = 1.0
-    freeze: tuple[str, ...] = ()
-    dropout: float | None = None
-    """One rate for all of the model's dropouts; None: what its config says."""
-    seed: int = 0
-    dtype: str = "float32"
-    unroll: int = 0
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     workers: int = 0
     """Processes that make rows; 0: threads of this one."""
     eval_every: int = 1000
-    save_every: int = 1000
     keep_every: int = 0
     """Of the checkpoints that are saved, those of every so many steps are kept; 0: only the
     newest."""
     log_every: int = 50
     peak_flops: float = 0
     """FLOP/s of one device, for the utilisation; 0: by the kind of device, where it is known."""
-    export: bool = True
-    """Write the model as a Hugging Face folder, ``WORKDIR/huggingface``, at the end."""
+
+    smallest: ClassVar[Mapping[str, float]] = {
+        **RunConfig.smallest,
+        **dict.fromkeys(("batch_size", "eval_batch_size", "max_ngram"), 1),
+        "max_length": 8,
+        **dict.fromkeys(("steps", "tokens", "minutes", "eval_every", "eval_rows"), 0),
+        **dict.fromkeys(("workers", "peak_flops", "keep_every"), 0),
+    }
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -165,21 +141,10 @@ class PretrainConfig:
                 "config field 'data' is not set; give --config.data=FOLDER, one that "
                 "bertjax prepare wrote"
             )
-        for field, least in SMALLEST.items():
-            if getattr(self, field) < least:
-                value = getattr(self, field)
-                raise UserError(f"config field '{field}' must be at least {least}, not {value}")
-        words = (
-            ("dtype", DTYPES),
-            ("objective", OBJECTIVES),
-            ("sentence_task", SENTENCE_TASKS),
-            ("mask_unit", UNITS),
-        )
-        for field, known in words:
-            if (value := getattr(self, field)) not in known:
-                raise UserError(f"config field '{field}': unknown '{value}'{nearest(value, known)}")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"config field 'dropout' must be in [0, 1), not {self.dropout}")
+        super().__post_init__()
+        self.check_word("objective", OBJECTIVES)
+        self.check_word("sentence_task", SENTENCE_TASKS)
+        self.check_word("mask_unit", UNITS)
         for field in ("held_out", "short_share"):
             if not 0 <= getattr(self, field) < 1:
                 value = getattr(self, field)
@@ -190,8 +155,6 @@ class PretrainConfig:
         if not 0 <= self.discriminator_weight < math.inf:
             value = self.discriminator_weight
             raise UserError(f"config field 'discriminator_weight' must be 0 or more, not {value}")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"config field 'seed' must be in [0, 2**32), not {self.seed}")
         if self.objective == "replaced_token" and self.sentence_task != "none":
             raise UserError("ELECTRA has no sentence task; set config field sentence_task='none'")
         self._check_budget()
@@ -225,28 +188,17 @@ class PretrainConfig:
             raise UserError(f"config field 'phases': the shares make {total:g}, not 1")
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> PretrainConfig:
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """Builds it from a config's plain values.
 
         Raises:
           UserError: for an unknown field or a value that cannot be.
         """
         values = dict(values)
-        for field in ("data", "validation_data", "freeze"):
-            given = values.get(field) or ()
-            given = (given,) if isinstance(given, str) else given
-            values[field] = tuple(entry for entry in given if entry)
+        for field in ("data", "validation_data"):
+            values[field] = tuple(filter(None, strings(values.get(field))))
         values["phases"] = _phases(values.get("phases") or ())
-        if not isinstance(values.get("mesh", MeshConfig()), MeshConfig):
-            values["mesh"] = from_mapping(MeshConfig, values["mesh"], "config field 'mesh'")
-        return from_mapping(cls, values)
-
-    @property
-    def optim(self) -> OptimConfig:
-        """The optimizer's part of it."""
-        names = {field.name for field in dataclasses.fields(OptimConfig)}
-        mine = {field.name for field in dataclasses.fields(self)}
-        return OptimConfig(**{name: getattr(self, name) for name in names & mine})
+        return super().from_mapping(values)
 
     @property
     def heads(self) -> tuple[str, ...]:

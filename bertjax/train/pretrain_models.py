@@ -13,9 +13,9 @@ from bertjax.data.batching import Batch
 from bertjax.flops import peak_flops, step_flops
 from bertjax.models import Dropout, Electra, Model
 from bertjax.optim import schedule
-from bertjax.train.config import DTYPES
 from bertjax.train.objectives import Objective, pretraining, replaced_token
 from bertjax.train.pretrain_config import PretrainConfig, Stretch, stretches
+from bertjax.train.run_config import DTYPES
 from bertjax.types import HeadConfig, ModelConfig
 
 HEADS: dict[str, HeadConfig] = {

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 from etils import epath
 
 import bertjax
+from bertjax.tokenizers import Tokenizer
 from bertjax.types import UserError
+
+logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     *("mesh", "log_every", "save_every", "keep_every"),
@@ -60,6 +65,41 @@ def read_json(path: epath.Path, remedy: str = "restore it from a copy") -> dict[
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object; {remedy}")
     return value
+
+
+def complete(
+    folder: epath.Path,
+    document: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    notes: Iterable[str],
+    train: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """Has a run trained in its workdir and keeps its result; a finished one is only read.
+
+    Raises:
+      UserError: if the folder holds another run, or something else.
+    """
+    prepare(folder, document)
+    if (result := read_result(folder)) is not None:
+        logger.info("the run in %s is finished; its result is read", folder)
+        return result
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer"))
+    for note in notes:
+        logger.info("%s", note)
+    result = train()
+    write_json(folder / "result.json", result)
+    return result
+
+
+def cost(params: Any, seconds: float) -> dict[str, Any]:
+    """What a result says of a run's size: parameters, seconds, memory and devices."""
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "seconds": round(seconds, 1),
+        "peak_rss_mib": round(peak_rss_mib()),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
 
 
 def read_result(folder: epath.Path) -> dict[str, Any] | None:
