@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from disturbed import digests
 from test_pretrain import config_of, finetune, lines, some_batch, their_logits
-from test_pretrain_resume import digests
 from tiny import WORDS, tiny_glue
 from tiny_pretraining import command
 

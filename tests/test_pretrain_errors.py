@@ -312,6 +312,17 @@ def test_another_config_in_the_same_workdir(given: Given, capsys: pytest.Capture
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_another_corpus_in_the_same_place(given: Given, capsys: pytest.CaptureFixture[str]):
+    """A run that has begun goes on with its own corpus only."""
+    corpus = given.folder / "corpus"
+    shutil.copytree(given.corpus, corpus)
+    assert cli.main(given.run(corpus, steps=2)) == 0
+    shutil.rmtree(corpus)
+    shutil.copytree(tiny_corpus(given.folder / "anew", seed=1), corpus)
+    sentence = refused(given.run(corpus, steps=2), capsys)
+    assert re.search(r"the corpus .*corpus is another one than when the run in .* began", sentence)
+
+
 def test_a_shard_that_was_changed_inside(given: Given, capsys: pytest.CaptureFixture[str]):
     """Its size is right, so it only shows when the documents are read."""
     corpus = given.damaged("*.array_record", lambda b: b[:100] + bytes(3000) + b[3100:])

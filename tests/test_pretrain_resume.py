@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import random
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_resume import start, wait_for_step
+from disturbed import CODES, assert_same, disturb, lines
 from tiny_pretraining import command
 
 from bertjax.cli import main as cli
@@ -20,7 +17,6 @@ from bertjax.cli import main as cli
 pytestmark = pytest.mark.usefixtures("compile_cache")
 
 STEPS = 30
-SPEEDS = {"examples_per_second", "tokens_per_second", "steps_per_second", "flops_per_second"}
 PHASES = "({'max_length': 16, 'share': 0.6}, {'max_length': 32, 'share': 0.4})"
 
 
@@ -46,32 +42,6 @@ def undisturbed(arguments: Callable[[Path], list[str]], tmp_path_factory: Any) -
     return workdir
 
 
-def digests(workdir: Path, step: int) -> dict[str, int]:
-    """Of every array of a checkpoint, the optimizer's too."""
-    meta = workdir / "checkpoints" / str(step) / "meta" / "metadata"
-    return json.loads(meta.read_text())["digest"]
-
-
-def lines(workdir: Path) -> list[dict[str, float]]:
-    """``metrics.jsonl`` without the speeds."""
-    found = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in values.items() if k not in SPEEDS} for values in found]
-
-
-def assert_same(workdir: Path, undisturbed: Path) -> None:
-    assert digests(workdir, STEPS) == digests(undisturbed, STEPS)
-    for name in ("model.safetensors", "config.json"):
-        mine, theirs = (folder / "huggingface" / name for folder in (workdir, undisturbed))
-        assert mine.read_bytes() == theirs.read_bytes()
-    assert lines(workdir) == lines(undisturbed)
-    result, expected = (
-        json.loads((folder / "result.json").read_text()) for folder in (workdir, undisturbed)
-    )
-    for name in ("metrics", "best_step", "steps", "parameters"):
-        assert result[name] == expected[name], name
-    assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(STEPS)]
-
-
 def test_undisturbed_run(undisturbed: Path):
     """Every step is logged once, the loss moves, and both lengths are evaluated."""
     trained = [values for values in lines(undisturbed) if "train/loss" in values]
@@ -85,9 +55,6 @@ def test_undisturbed_run(undisturbed: Path):
         assert evaluated == [9, 18, 27, 30]
 
 
-CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
-
-
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 def test_disturbed_equals_undisturbed(
     number: signal.Signals,
@@ -98,15 +65,8 @@ def test_disturbed_equals_undisturbed(
     tmp_path: Path,
 ):
     """Stopped at a random moment, in either phase; then the same command again."""
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")  # pytest shows it if the test fails
-    moment, workdir, log = random.Random(seed), tmp_path / "run", tmp_path / "log"
-    process = start(arguments(workdir), repository, log, compile_cache)
-    wait_for_step(process, workdir, moment.randint(1, STEPS - 8))
-    time.sleep(moment.uniform(0, 0.05))
-    process.send_signal(number)
-    assert process.wait(timeout=240) == CODES[number], log.read_text()
-    assert not (workdir / "result.json").exists()
-    assert ("run the same command again to go on" in log.read_text()) == (number != signal.SIGKILL)
+    workdir = tmp_path / "run"
+    disturb(arguments(workdir), workdir, number, STEPS - 7, repository, compile_cache)
     assert cli.main(arguments(workdir)) == 0
     assert_same(workdir, undisturbed)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(STEPS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,13 @@ class Corpora:
     def prepared(self) -> list[Corpus]:
         """Those that carry a tokenizer."""
         return [s for s in (*self.train, *self.validation) if isinstance(s, Corpus)]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of each prepared corpus a digest of its manifest, which tells it from another."""
+        return {
+            str(corpus.folder): hashlib.sha256(corpus.manifest.to_json().encode()).hexdigest()
+            for corpus in self.prepared
+        }
 
     def describe(self) -> list[str]:
         """A line about each source."""

@@ -133,6 +133,7 @@ def document(parts: PretrainParts) -> dict[str, Any]:
         "experiment": dataclasses.asdict(parts.config),
         "model": dataclasses.asdict(parts.model.config),
         "heads": {name: dataclasses.asdict(head) for name, head in parts.model.head_configs},
+        "corpora": parts.corpora.fingerprints(),
         **({"generator_size": parts.config.generator_size} if _is_pair(parts) else {}),
     }
 

@@ -158,17 +158,19 @@ def experiment_of(path: str) -> dict[str, Any]:
 def prepare(folder: epath.Path, document: Mapping[str, Any], record: str = CONFIG) -> None:
     """Makes the workdir and writes ``config.json``, or checks that the run there is the same.
 
-    ``document`` has ``experiment`` (the fields of the config) and whatever reading needs;
-    ``record`` is another name for the file.
+    ``document`` has ``experiment`` (the fields of the config), in pretraining ``corpora`` (a digest
+    of each), and whatever reading needs; ``record`` is another name for the file.
 
     Raises:
       UserError: if the folder holds another run, or something else.
     """
     path = folder / record
     if path.exists():
-        there = read_json(path).get("experiment")
-        if not isinstance(there, dict) or _has_begun(folder, record):
-            _check_same(folder, there, document["experiment"])
+        there = read_json(path)
+        experiment = there.get("experiment")
+        if not isinstance(experiment, dict) or _has_begun(folder, record):
+            _check_same(folder, experiment, document["experiment"])
+            _check_corpora(folder, there.get("corpora"), document.get("corpora", {}))
             return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,6 +202,17 @@ def _check_same(folder: epath.Path, there: Any, here: Mapping[str, Any]) -> None
             f"the workdir {folder} holds a run with another config ({'; '.join(different)}); "
             "choose another --workdir, or remove this one"
         )
+
+
+def _check_corpora(folder: epath.Path, there: Any, here: Mapping[str, str]) -> None:
+    """Raises UserError if a corpus is not the one that the run began with."""
+    there = there if isinstance(there, dict) else {}
+    for name, digest in here.items():
+        if there.get(name, digest) != digest:
+            raise UserError(
+                f"the corpus {name} is another one than when the run in {folder} began; prepare "
+                "it as it was, or choose another --workdir"
+            )
 
 
 def versions() -> dict[str, str]:
