@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--rates", default="3e-4,1e-4")
     parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--starts", default=",".join(STARTS))
     parser.add_argument("--report", action="store_true")
     flags = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -132,7 +133,7 @@ def main() -> None:
         for task in flags.tasks.split(","):
             for seed in map(int, flags.seeds.split(",")):
                 for rate in map(float, flags.rates.split(",")):
-                    for start in STARTS:
+                    for start in flags.starts.split(","):
                         result = run(flags, start, task, rate, seed)
                         print(start, task, f"{rate:g}", seed, result["last_metrics"], flush=True)
     print(report(collect(flags)))
