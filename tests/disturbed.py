@@ -43,7 +43,7 @@ def disturb(
 def start(
     arguments: list[str], repository: Path, log: Path, settings: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """The same command in a process of its own, with as many devices as this one."""
+    """The command in a session of its own, with as many devices as this process."""
     paths = os.pathsep.join([str(repository), *filter(None, sys.path)])
     devices = {"PYTHONPATH": paths, "JAX_NUM_CPU_DEVICES": str(jax.device_count())}
     with log.open("wb") as output:
@@ -53,6 +53,7 @@ def start(
             env=os.environ | devices | settings,
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
 
 
@@ -82,6 +83,7 @@ def assert_same(workdir: Path, undisturbed: Path) -> dict[str, Any]:
         k: theirs[k] for k in theirs.keys() - changing
     }
     assert digests(workdir, mine["steps"]) == digests(undisturbed, mine["steps"])
+    assert mine["seconds"] >= _meta(workdir, mine["steps"])["position"]["seconds"] - 0.1
     for name in ("model.safetensors", "config.json"):
         ours, others = (folder / "huggingface" / name for folder in (workdir, undisturbed))
         assert ours.read_bytes() == others.read_bytes()
@@ -91,5 +93,8 @@ def assert_same(workdir: Path, undisturbed: Path) -> dict[str, Any]:
 
 def digests(workdir: Path, step: int) -> dict[str, int]:
     """Of every array of a checkpoint, the optimizer's too."""
-    meta = workdir / "checkpoints" / str(step) / "meta" / "metadata"
-    return json.loads(meta.read_text())["digest"]
+    return _meta(workdir, step)["digest"]
+
+
+def _meta(workdir: Path, step: int) -> dict[str, Any]:
+    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from disturbed import CODES, assert_same, disturb, lines
+from disturbed import CODES, assert_same, disturb, lines, start, wait_for_step
 from tiny_pretraining import command
 
 from bertjax.cli import main as cli
@@ -70,3 +72,30 @@ def test_disturbed_equals_undisturbed(
     assert cli.main(arguments(workdir)) == 0
     assert_same(workdir, undisturbed)
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(STEPS)]
+
+
+def test_workers_end_with_a_killed_run(
+    arguments: Callable[[Path], list[str]],
+    compile_cache: dict[str, str],
+    repository: Path,
+    tmp_path: Path,
+):
+    """No process of the run's session is left."""
+    flags = [*arguments(tmp_path / "run"), "--config.workers=2"]
+    process = start(flags, repository, tmp_path / "log", compile_cache)
+    wait_for_step(process, tmp_path / "run", 1)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 60
+    while is_alive(process.pid):
+        assert time.monotonic() < until, "a worker goes on"
+        time.sleep(0.1)
+
+
+def is_alive(session: int) -> bool:
+    """Whether a session has a process left."""
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -12,13 +12,13 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bertjax.corpus.shards import Job, Watch
+from bertjax.data.workers import end_with_parent
 from bertjax.types import UserError
 
 WORKERS_A_READER = 8
@@ -140,7 +140,7 @@ def _process(target: Callable[..., None], *arguments: Any) -> Iterator[Connectio
 
 def _enter(target: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has gone
         try:
@@ -151,13 +151,6 @@ def _enter(target: Callable[..., None], connection: Connection, *arguments: Any)
             connection.send(("error", error))
         except Exception:
             connection.send(("error", RuntimeError(traceback.format_exc())))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _read(connection: Connection, job: Job, numbers: list[int]) -> None:

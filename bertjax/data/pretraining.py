@@ -29,6 +29,7 @@ from bertjax.data.batching import Batch, Encoded
 from bertjax.data.documents import Document
 from bertjax.data.masking import Masking
 from bertjax.data.plans import UNKNOWN, Outline, Plan, Sampling, make_plan, pack
+from bertjax.data.workers import end_with_parent
 from bertjax.tokenizers import Tokenizer
 
 ENDLESS = 1 << 40
@@ -325,7 +326,8 @@ def row_batches(
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its flags when it starts processes
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        processes = grain.MultiprocessingOptions(num_workers=workers)
+        dataset = dataset.mp_prefetch(processes, worker_init_fn=lambda *_: end_with_parent())
     return iter(dataset.batch(share, batch_fn=lambda batch: micro_batches(batch, accumulation)))
 
 

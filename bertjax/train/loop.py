@@ -79,6 +79,7 @@ class Outcome:
     position: Position
     stopped_early: bool
     seconds: float
+    """Of the whole run, over all its resumptions."""
 
 
 class Signals:
@@ -140,7 +141,7 @@ class Loop:
         state, position = self._restore(state)
         start = int(state.step)
         writer = self.writer(start)
-        began = time.perf_counter()
+        began = time.perf_counter() - position.seconds
         try:
             total = None if self.config.seconds else self.config.steps
             with Signals() as signals, Progress(start, total) as progress:
