@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bertjax.data.batching import round_up
 from bertjax.optim import OptimConfig
-from bertjax.sharding import MeshConfig
+from bertjax.sharding import DEFAULT_RULES, RULES, MeshConfig
 from bertjax.types import UserError, from_mapping, nearest
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -45,6 +45,8 @@ class RunConfig:
     unroll: int = 0
     """Layers a scan iteration; 0: all of them on a CPU, one elsewhere."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    rules: str = DEFAULT_RULES
+    """Where parameters and optimizer state lie, a name of :data:`bertjax.sharding.RULES`."""
     save_every: int = 1000
     log_every: int = 20
     export: bool = True
@@ -62,6 +64,7 @@ class RunConfig:
             if value < least:
                 raise UserError(f"config field '{field}' must be at least {least}, not {value}")
         self.check_word("dtype", DTYPES)
+        self.check_word("rules", RULES)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config field 'seed' must be in [0, 2**32), not {self.seed}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
