@@ -52,17 +52,18 @@ def some_examples(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def batches(multiple: int, accumulation: int = 1) -> list[Batch]:
+def batches(multiple: int, accumulation: int = 1, count: int = len(EXAMPLES)) -> list[Batch]:
     """All of one shape, so that each mesh compiles once."""
+    sizes = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
     batcher = Batcher(16 // accumulation, 32, multiple=multiple)
     stacked = stack(
         [
-            batcher.micro_batches(some_examples(count, seed), accumulation)
-            for seed, count in enumerate(EXAMPLES)
+            batcher.micro_batches(some_examples(size, seed), accumulation)
+            for seed, size in enumerate(sizes)
         ],
         pad_id=0,
     )
-    return [{name: value[i] for name, value in stacked.items()} for i in range(len(EXAMPLES))]
+    return [{name: value[i] for name, value in stacked.items()} for i in range(count)]
 
 
 @dataclasses.dataclass
