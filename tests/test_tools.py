@@ -46,11 +46,14 @@ trap 'echo saved; exit 143' TERM
 printf '%s\n' "$PWD" "$@" >> ~/arguments
 for _ in {1..400}; do [ ! -e "$FAKE/finish" ] || exit 0; /bin/sleep 0.02; done
 """
+FAKE_UV = r"""#!/bin/sh
+mkdir -p bertjax-env/bin && cp "$FAKE/bertjax" bertjax-env/bin/ && echo >> uses
+"""
 FAKES = {
     "bin/gcloud": FAKE_GCLOUD,
     "bin/curl": '#!/bin/sh\necho "mkdir -p ~/.local/bin && cp $FAKE/uv ~/.local/bin/uv"\n',
     "bin/sleep": '#!/bin/sh\necho ACTIVE > "$FAKE/state"\n',
-    "uv": '#!/bin/sh\nmkdir -p bertjax-env/bin && cp "$FAKE/bertjax" bertjax-env/bin/bertjax\n',
+    "uv": FAKE_UV,
     "bertjax": FAKE_COMMAND,
     "bucket/corpus.txt": "corpus",
     "created": "READY",
@@ -272,37 +275,70 @@ def until(path: Path, text: str) -> None:
         time.sleep(0.02)
 
 
-def test_resume_creates_installs_runs_and_goes_on(script: Path, cloud: Path):
-    flags = ["--accelerator=v5e:4x4", PACKAGE, "--data=gs://B/corpus"]
-    again = ["resume", "bert", *flags, *AFTER]
-    first, second = cloud / "worker0", cloud / "worker1"
-    assert call(script, again, cloud).returncode == 0
-    for worker in (first, second):
-        until(worker / "arguments", "\n".join([str(worker), *COMMAND, ""]))
-        assert (worker / "corpus" / "corpus.txt").read_text() == "corpus"
+RESUME = [
+    *("resume", "bert", "--accelerator=v5e:4x4", PACKAGE, "--data=gs://B/corpus"),
+    *AFTER,
+]
 
-    done = call(script, again, cloud)  # it runs: nothing is started, copied or created
+
+def check_started(worker: Path, times: int = 1) -> None:
+    """Waits until the command was given to a worker so many times, word for word."""
+    until(worker / "arguments", "\n".join([str(worker), *COMMAND, ""]) * times)
+
+
+def test_resume_creates_installs_and_runs_once(script: Path, cloud: Path):
+    workers = [cloud / "worker0", cloud / "worker1"]
+    assert call(script, RESUME, cloud).returncode == 0
+    for worker in workers:
+        check_started(worker)
+        assert (worker / "corpus" / "corpus.txt").read_text() == "corpus"
+    assert call(script, ["status", "bert"], cloud).stdout.count(": running") == 2
+
+    done = call(script, RESUME, cloud)
     assert done.returncode == 0
     assert done.stdout.count("a run goes on here already") == 2
     assert call(script, ["run", "bert", *AFTER], cloud).returncode == 1
-    assert (first / "arguments").read_text().count("\npretrain\n") == 1
+    for worker in workers:
+        check_started(worker)
+        assert (worker / "uses").read_text() == "\n\n"  # of uv: one environment, one install
+
+
+def test_a_run_is_stopped_and_started_again(script: Path, cloud: Path):
+    worker = cloud / "worker1"
+    assert call(script, RESUME, cloud).returncode == 0
+    check_started(worker)
+    assert call(script, ["stop", "bert"], cloud).returncode == 0
+    until(worker / "bertjax-run" / "exit", "143\n")
+    assert (worker / "bertjax-run" / "log").read_text() == "saved\n"
+    done = call(script, ["status", "bert"], cloud)
+    assert "ended with code 143\nsaved\n" in done.stdout
+
+    assert call(script, RESUME, cloud).returncode == 0
+    check_started(worker, times=2)
     assert call(script, ["status", "bert"], cloud).stdout.count(": running") == 2
 
-    assert call(script, ["stop", "bert"], cloud).returncode == 0
-    for worker in (first, second):
-        until(worker / "bertjax-run" / "exit", "143\n")
-        assert (worker / "bertjax-run" / "log").read_text() == "saved\n"
-    assert call(script, ["status", "bert"], cloud).stdout.count("ended with code 143") == 2
 
+def test_a_preempted_slice_is_made_anew(script: Path, cloud: Path):
+    assert call(script, RESUME, cloud).returncode == 0
+    check_started(cloud / "worker0")
     (cloud / "state").write_text("PREEMPTED")
     (cloud / "calls").unlink()
-    assert call(script, again, cloud).returncode == 0
-    until(first / "arguments", "\n".join([str(first), *COMMAND, ""]))
+    assert call(script, RESUME, cloud).returncode == 0
+    check_started(cloud / "worker0")
     calls = (cloud / "calls").read_text().split()
     assert calls[::2] == ["tpu-vm"] * 5
     assert calls[1::2] == ["describe", "delete", "create", "ssh", "ssh"]
     assert call(script, ["delete", "bert"], cloud).returncode == 0
     assert "there is no such slice" in call(script, ["status", "bert"], cloud).stdout
+
+
+def test_other_errors_of_gcloud_are_told(script: Path, cloud: Path):
+    (cloud / "bin" / "gcloud").write_text("#!/bin/sh\necho 'ERROR: PERMISSION_DENIED' >&2; exit 1")
+    done = call(script, RESUME, cloud)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tpu.sh: error: gcloud cannot tell the state of 'bert': ERROR: PERMISSION_DENIED\n"
+    )
 
 
 def test_a_queued_request_is_waited_for(script: Path, cloud: Path):
@@ -311,4 +347,4 @@ def test_a_queued_request_is_waited_for(script: Path, cloud: Path):
     done = call(script, ["resume", "bert", *flags, *AFTER], cloud)
     assert done.returncode == 0
     assert "the request for 'bert' is WAITING_FOR_RESOURCES" in done.stderr
-    until(cloud / "worker1" / "arguments", "\n".join([str(cloud / "worker1"), *COMMAND, ""]))
+    check_started(cloud / "worker1")
