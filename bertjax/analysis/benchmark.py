@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from bertjax.data.batching import Batch
 from bertjax.flops import measured_peak, peak_flops
 from bertjax.models import PRESETS, Electra, Model
-from bertjax.sharding import make_mesh, on_mesh, shard_batch
+from bertjax.sharding import check_rules, make_mesh, on_mesh, shard_batch
 from bertjax.train.pretrain_config import PRESET, PretrainConfig, preset, stretches
 from bertjax.train.pretrain_models import (
     batch_flops,
@@ -27,7 +27,7 @@ from bertjax.train.pretrain_models import (
     make_objective,
 )
 from bertjax.train.run_config import DTYPES
-from bertjax.train.state import TrainState, create_state
+from bertjax.train.state import TrainState, create_state, gradient_shardings
 from bertjax.train.step import Hyper, Step, make_train_step
 from bertjax.types import ModelConfig, UserError
 
@@ -70,10 +70,14 @@ def benchmark(config: PretrainConfig, steps: int = 10, rounds: int = 3) -> Measu
       UserError: if the model is no preset, which is all that is known without weights.
     """
     mesh = make_mesh(config.mesh)
+    check_rules(config.rules, mesh)
     model, trained, batch = _assemble(config, mesh)
-    state = create_state(trained, config.optim, mesh, config.seed)
+    state = create_state(trained, config.optim, mesh, config.seed, rules=config.rules)
     step = make_train_step(
-        make_objective(config, trained), config.optim, stretches(config)[-1].last
+        make_objective(config, trained),
+        config.optim,
+        stretches(config)[-1].last,
+        gradient_shardings=gradient_shardings(trained, mesh, config.rules),
     )
     flops = batch_flops(trained, batch)
     hyper = Hyper.of(config.optim, dropout_rates(config, model.config))
