@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bertjax.data.batching import Batch
 from bertjax.flops import measured_peak, peak_flops
@@ -68,9 +69,9 @@ def benchmark(config: PretrainConfig, steps: int = 10, rounds: int = 3) -> Measu
     Raises:
       UserError: if the model is no preset, which is all that is known without weights.
     """
-    model, trained, batch = _assemble(config)
     mesh = make_mesh(config.mesh)
     check_rules(config.rules, mesh)
+    model, trained, batch = _assemble(config, mesh)
     state = create_state(trained, config.optim, mesh, config.seed, rules=config.rules)
     step = make_train_step(
         make_objective(config, trained),
@@ -105,14 +106,14 @@ def benchmark(config: PretrainConfig, steps: int = 10, rounds: int = 3) -> Measu
     )
 
 
-def _assemble(config: PretrainConfig) -> tuple[Model, Model | Electra, Batch]:
+def _assemble(config: PretrainConfig, mesh: Mesh) -> tuple[Model, Model | Electra, Batch]:
     """The models of a recipe, and a batch of full rows."""
     if not config.model.startswith(PRESET):
         raise UserError("config field 'model': a benchmark takes a preset (preset:bert_base)")
     name = config.model.removeprefix(PRESET)
     vocab_size = PRESETS[name].vocab_size if name in PRESETS else 0
     part = stretches(config)[0]
-    model, trained = make_models(config, preset(name, vocab_size, config.architecture))
+    model, trained = make_models(config, preset(name, vocab_size, config.architecture), mesh)
     return model, trained, full_rows(model.config, config, part.batch_size, part.max_length)
 
 

@@ -24,10 +24,10 @@ from bertjax.tasks import Task, get_task
 from bertjax.train import workdir as workdirs
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.evaluate import Evaluator, Forward
+from bertjax.train.execution import execution
 from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrained import Pretrained, load_pretrained
-from bertjax.train.run_config import DTYPES
 from bertjax.train.state import (
     abstract_params,
     abstract_state,
@@ -106,10 +106,8 @@ def assemble(config: FinetuneConfig, task: Task) -> Parts:
     labels = task.labels if task.kind == "classification" else None
     pretrained = load_pretrained(config.model, head, labels, new_heads=config.new_head)
     _check_length(config, pretrained)
-    unroll = config.unroll or (
-        pretrained.config.num_layers if jax.default_backend() == "cpu" else 1
-    )
-    model = Model(pretrained.config, tuple(head.items()), DTYPES[config.dtype], unroll)
+    how = execution(config, pretrained.config, mesh, config.max_length)
+    model = Model(pretrained.config, tuple(head.items()), **how)
     steps = config.steps or math.ceil(len(records) * config.epochs / config.batch_size)
     evaluators = make_evaluators(config, task, pretrained, model, mesh)
     return Parts(config, task, pretrained, model, mesh, records, evaluators, steps)

@@ -99,7 +99,7 @@ def assemble(config: PretrainConfig) -> PretrainParts:
             f"max_length {longest} is more than the {model_config.max_length} positions of "
             f"{config.model}; lower it{more}"
         )
-    model, trained = make_models(config, model_config)
+    model, trained = make_models(config, model_config, mesh)
     if config.freeze:
         check_patterns(abstract_params(trained, mesh), config.freeze, "config field 'freeze'")
     return PretrainParts(config, corpora, model, trained, params, notes, mesh, parts)

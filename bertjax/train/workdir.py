@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     *("mesh", "rules", "log_every", "save_every", "keep_every"),
-    *("unroll", "workers", "peak_flops"),
+    *("unroll", "attention", "remat", "workers", "peak_flops"),
 )
 """Fields of the experiment that a resumed run may set anew: they do not change its result."""
 CONFIG = "config.json"
