@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -150,10 +151,20 @@ def _cannot_join(found: dict[str, Any], seconds: int, error: Exception) -> str:
 def _begin() -> None:
     import jax
 
+    _keep_output_clean()
     _State.index, _State.count = jax.process_index(), jax.process_count()
     if _State.index:
         logging.getLogger("bertjax").setLevel(logging.ERROR)
     threading.Thread(target=_watch, daemon=True).start()
+
+
+def _keep_output_clean() -> None:
+    """Leaves standard output to Python: gloo writes on it whom it is connected to."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def is_first() -> bool:
@@ -184,10 +195,11 @@ def from_first(work: Callable[[], T]) -> T:
     if not is_first():
         said = json.loads(_client().blocking_key_value_get(key, LONGEST_WAIT * 1000))
     else:
+        said: dict[str, Any] = {}
         try:
-            said = {"result": work()}
+            said["result"] = work()
         except UserError as error:
-            said = {"error": str(error)}
+            said["error"] = str(error)
         _client().key_value_set(key, json.dumps(said))
     if "error" in said:
         raise UserError(said["error"])
@@ -298,6 +310,8 @@ def end(code: int) -> None:
     if not is_several():
         return
     with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
         if is_first():
             may_speak()
             until = time.monotonic() + GRACE

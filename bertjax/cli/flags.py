@@ -150,7 +150,7 @@ class Command:
             from bertjax.distributed import join
 
             names = ("coordinator", "processes", "process", "heartbeat_timeout")
-            join(**{name: values.pop(name) for name in names})
+            join(*(values.pop(name) for name in names))
         return SimpleNamespace(**values)
 
     def help_page(self, source: str | None = None) -> str:
