@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from safetensors.numpy import load_file
 from tiny import WORDS, tiny_glue, tiny_model
 from tiny_pretraining import command as pretrain_command
 
+from bertjax.checkpoint import Checkpoints
 from bertjax.cli import main as cli
+from bertjax.train.pretrain import assemble
+from bertjax.train.pretrain_config import PretrainConfig
+from bertjax.train.state import abstract_state, create_state
+from bertjax.train.workdir import experiment_of
 from bertjax.types import HeadConfig
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
@@ -66,6 +72,7 @@ def commands(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         return [
             pretrain,
             [*finetune, f"--workdir={root / 'finetuned'}"],
+            [*pretrain, f"--workdir={root / 'resumed'}"],
             ["predict", *score, f"--output={root / 'answers.jsonl'}"],
             ["evaluate", *score],
             [*pretrain, "--config.seed=1"],
@@ -92,8 +99,9 @@ def alone(
 ) -> tuple[Path, dict[str, float]]:
     """The folder that one process leaves, and its metrics of the 872 examples."""
     root, printed = tmp_path_factory.mktemp("alone"), io.StringIO()
+    pretrain, finetune, _, *others, _ = commands(root)
     with contextlib.redirect_stdout(printed):
-        for command in commands(root)[:-1]:
+        for command in (pretrain, finetune, *others):
             assert cli.main(command) == 0
     return root, json.loads(printed.getvalue().splitlines()[-1])
 
@@ -102,12 +110,15 @@ def alone(
 def together(
     request: pytest.FixtureRequest,
     commands: Commands,
+    alone: tuple[Path, dict[str, float]],
     compile_cache: dict[str, str],
     repository: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Ended]:
     """The folder that several processes leave, and how they ended."""
     root = tmp_path_factory.mktemp("together")
+    ignored = shutil.ignore_patterns("result.json", "huggingface")
+    shutil.copytree(alone[0] / "pretrained", root / "resumed", ignore=ignored)
     ended = run_processes(
         commands(root), request.param, jax.device_count(), root / "logs", repository, compile_cache
     )
@@ -128,6 +139,28 @@ def test_training_is_the_same(alone: tuple[Path, dict[str, float]], together: tu
         assert weights[0].keys() == weights[1].keys()
         for name, value in weights[1].items():
             np.testing.assert_allclose(weights[0][name], value, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_one_process_reads_what_several_saved(together: tuple[Path, Ended]):
+    """Parameters and optimizer have the digests that the processes computed of them."""
+    root = together[0]
+    assert (root / "pretrained" / "checkpoints" / str(STEPS) / "optimizer").exists()
+    parts = assemble(PretrainConfig.from_mapping(experiment_of(str(root / "pretrained"))))
+    state = create_state(parts.trained, parts.config.optim, parts.mesh, seed=1)
+    shapes = abstract_state(state)
+    checkpoints = Checkpoints(root / "pretrained", read_only=True)
+    assert checkpoints.restore(STEPS, shapes.params, shapes.optimizer).step == STEPS
+    checkpoints.close()
+
+
+def test_several_processes_read_what_one_saved(
+    alone: tuple[Path, dict[str, float]], together: tuple[Path, Ended]
+):
+    """They go on from its last step: evaluate it again, and export the same bits."""
+    mine, theirs = together[0] / "resumed", alone[0] / "pretrained"
+    assert lines(mine) == lines(theirs)
+    exports = [folder / "huggingface" / "model.safetensors" for folder in (mine, theirs)]
+    assert exports[0].read_bytes() == exports[1].read_bytes()
 
 
 def test_every_example_counts_once(
