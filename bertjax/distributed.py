@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -78,6 +79,8 @@ def join(
     found = _checked(found or _from_environment(), heartbeat_timeout)
     if not found and not in_cluster():
         return
+    if found and found["process"]:
+        _wait_for(found["coordinator"], join_timeout)
     import jax
 
     # SIGTERM has one owner, the training loop; JAX's preemption service would be another.
@@ -95,8 +98,30 @@ def join(
             shutdown_timeout_seconds=heartbeat_timeout,
         )
     except Exception as error:
-        raise UserError(_cannot_join(found, join_timeout, error)) from error
+        what = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"cannot join the other processes ({what}); see that all of them run, that process 0 "
+            "can be reached, and that its port is free"
+        ) from error
     _begin()
+
+
+def _wait_for(coordinator: str, seconds: int) -> None:
+    """Returns when process 0 has opened its port; JAX would abort if it never does."""
+    host, _, port = coordinator.rpartition(":")
+    until, reason = time.monotonic() + seconds, "no answer"
+    while time.monotonic() < until:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=GRACE).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+        else:
+            return
+        time.sleep(POLL)
+    raise UserError(
+        f"cannot reach process 0 at {coordinator} within {seconds} s ({reason}); see that it runs, "
+        "and that --coordinator names its host and port"
+    )
 
 
 def _from_environment() -> dict[str, Any]:
@@ -137,15 +162,6 @@ def _checked(found: dict[str, Any], heartbeat_timeout: int) -> dict[str, Any]:
             f"--process={index} is out of range; with --processes={count} it is 0 to {count - 1}"
         )
     return {"coordinator": coordinator, "processes": count, "process": index}
-
-
-def _cannot_join(found: dict[str, Any], seconds: int, error: Exception) -> str:
-    what = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    place = f"at {found['coordinator']} " if found else ""
-    return (
-        f"cannot join the other processes {place}within {seconds} s ({what}); see that all of them "
-        "run, that process 0 can be reached there, and that its port is free"
-    )
 
 
 def _begin() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bertjax.types import UserError
@@ -67,18 +68,20 @@ def _mesh_of(sizes: Sequence[int], devices: Sequence[Any]) -> Mesh:
     """
     axes, types = ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices > 1 and sizes[0] % slices == 0:
-        from jax.experimental import mesh_utils
-
-        within = (sizes[0] // slices, *sizes[1:])
-        grid = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices)
-        return Mesh(grid, axes, axis_types=types)
-    if slices > 1 and devices[0].platform == "tpu":
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), axes, types, devices=list(devices))
+    if sizes[0] % slices and devices[0].platform != "tpu":  # machines with GPUs: any axis
+        return Mesh(np.array(devices, object).reshape(sizes), axes, axis_types=types)
+    if sizes[0] % slices:
         raise UserError(
             f"mesh: data={sizes[0]} is not a multiple of the {slices} slices; only the data axis "
             "goes across slices, so give one that is"
         )
-    return jax.make_mesh(tuple(sizes), axes, types, devices=list(devices))
+    within = (sizes[0] // slices, *sizes[1:])
+    grid = mesh_utils.create_hybrid_device_mesh(
+        within, (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
+    return Mesh(grid, axes, axis_types=types)
 
 
 @contextlib.contextmanager

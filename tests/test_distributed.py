@@ -103,8 +103,7 @@ def test_the_environment_names_the_processes(monkeypatch: pytest.MonkeyPatch):
     joined: dict[str, Any] = {}
     monkeypatch.setattr(jax.distributed, "initialize", lambda **how: joined.update(how))
     monkeypatch.setattr(distributed, "_begin", lambda: None)
-    for update in ("jax_enable_preemption_service", "jax_cpu_collectives_implementation"):
-        monkeypatch.setattr(jax.config, update, getattr(jax.config, update), raising=False)
+    monkeypatch.setattr(distributed, "_wait_for", lambda *_: None)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     for name, value in (("COORDINATOR_ADDRESS", "a:1"), ("NUM_PROCESSES", "4")):
         monkeypatch.setenv(f"JAX_{name}", value)
@@ -137,9 +136,8 @@ def test_a_coordinator_that_cannot_be_reached(repository: Path):
     )
     assert done.returncode == 2, done.stderr
     assert done.stdout.startswith(
-        "cannot join the other processes at localhost:1 within 1 s (DEADLINE_EXCEEDED"
+        "cannot reach process 0 at localhost:1 within 1 s (Connection refused); see that it runs"
     )
-    assert "see that all of them run" in done.stdout
 
 
 def test_one_process_agrees_with_itself():
@@ -189,7 +187,7 @@ def slices(count: int, devices: int) -> list[Any]:
             device_kind="TPU v4",
             process_index=index // 4,
             slice_index=index % count,
-            coords=(index // count, 0, 0),
+            coords=(index // count // 4, index // count // 2 % 2, index // count % 2),
             core_on_chip=0,
         )
         for index in range(devices)
@@ -206,6 +204,11 @@ def test_the_data_axis_goes_across_slices(monkeypatch: pytest.MonkeyPatch):
     assert [part.flat[0].slice_index for part in grid] == [0, 0, 1, 1]
     with pytest.raises(UserError, match="data=1 is not a multiple of the 2 slices"):
         make_mesh(MeshConfig(data=1, fsdp=16), slices(2, 16))
+    machines = slices(2, 16)
+    for device in machines:
+        device.platform = "gpu"
+    grid = make_mesh(MeshConfig(data=1, fsdp=16), machines)
+    assert grid.reshape(-1).tolist() == machines
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
