@@ -142,7 +142,7 @@ class Command:
         for flag in self._declared.values():
             if flag.required and not flags[flag.name].value:
                 raise UserError(f"bertjax {self.name} needs {flag.left}")
-        values = {name: flags[name].value for name in self._declared}
+        values: dict[str, Any] = {name: flags[name].value for name in self._declared}
         if self._has_config:
             values["config"] = config and config.copy_and_resolve_references().lock()
             values["config_source"] = source
