@@ -10,6 +10,7 @@ Texts and numbers that the processes tell one another go through the key-value s
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -266,17 +267,20 @@ class Vote:
     def _cast(self, mine: int) -> Any:
         import jax
         import numpy as np
-        from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-        mesh = jax.make_mesh((jax.device_count(),), ("all",), (AxisType.Auto,))
-        split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("all",), ()))
+        split, largest = self._program
         values = np.full(jax.local_device_count(), mine, np.int32)
-        votes = jax.make_array_from_process_local_data(split, values)
-        return jax.jit(_largest, out_shardings=whole)(votes)
+        return largest(jax.make_array_from_process_local_data(split, values))
 
+    @functools.cached_property
+    def _program(self) -> tuple[Any, Any]:
+        import jax
+        import numpy as np
+        from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-def _largest(votes: Any) -> Any:
-    return votes.max()
+        mesh = Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
+        split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("all",), ()))
+        return split, jax.jit(lambda votes: votes.max(), out_shardings=whole)
 
 
 def lost_peer(error: BaseException) -> str | None:
