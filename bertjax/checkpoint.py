@@ -5,7 +5,8 @@ loop's own numbers, and an integer digest of every array). The digest does not d
 The latest and the best checkpoint are kept.
 
 A training saves and restores device arrays. A conversion saves and restores the parameters as host
-arrays, in little more memory than they take themselves.
+arrays, in little more memory than they take themselves. Several processes save and restore
+together: each writes and reads what its devices hold, in a folder that all of them see.
 """
 
 from __future__ import annotations
@@ -20,18 +21,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax import Array
 
+from bertjax.digests import digest_table
+from bertjax.distributed import everyone_comes, from_first
 from bertjax.optim import path_of
 from bertjax.types import UserError
 
 SCHEMA = 1
-DIGEST_PIECE = 1 << 20
-"""So many elements of a host array are digested at once."""
 REMEDY = "; remove it and run the same command again to use another"
 
 logger = logging.getLogger(__name__)
@@ -74,6 +73,7 @@ class Checkpoints:
         self.folder = absolute(folder) / "checkpoints"
         self._policy = _LatestAndBest(every=keep_every)
         self._read_only = read_only
+        self._abandoned = False
         if not isinstance(sys.unraisablehook, _LateAnswers):
             sys.unraisablehook = _LateAnswers(sys.unraisablehook)
         options = ocp.CheckpointManagerOptions(
@@ -104,7 +104,7 @@ class Checkpoints:
         arrays = {"params": params}
         if optimizer is not None:
             arrays["optimizer"] = optimizer
-        document = {**meta, "schema": SCHEMA, "digest": _digest_table(arrays)}
+        document = {**meta, "schema": SCHEMA, "digest": digest_table(arrays)}
         items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
         if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params)):
             items["params"] = ocp.args.PyTreeSave(params)
@@ -116,10 +116,16 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all that was begun is on the disk."""
+        if self._abandoned:
+            return
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._write_error(error) from error
+
+    def abandon(self) -> None:
+        """Waits for nothing any more: a process failed, and what it should write never comes."""
+        self._abandoned = True
 
     def close(self) -> None:
         """Ends the background threads.
@@ -127,6 +133,8 @@ class Checkpoints:
         Raises:
           UserError: when the last write met a full or read-only disk.
         """
+        if self._abandoned:
+            return
         try:
             self._manager.close()
         except Exception as error:
@@ -135,7 +143,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, newest first."""
         self._manager.reload()
-        return sorted(self._manager.all_steps(), reverse=True)
+        return from_first(lambda: sorted(self._manager.all_steps(), reverse=True))
 
     def restore_latest(self, params: Any, optimizer: Any) -> Restored | None:
         """The newest checkpoint that is whole; a damaged one is named and put aside.
@@ -155,6 +163,8 @@ class Checkpoints:
             try:
                 found = self.restore(step, params, optimizer)
             except UserError as error:
+                if not everyone_comes(f"damaged-{step}"):
+                    raise  # the others read their parts of it, and cannot be called back
                 logger.warning("%s", str(error).removesuffix(REMEDY))
                 continue
             self._put_aside([newer for newer in steps if newer > step])
@@ -171,11 +181,15 @@ class Checkpoints:
         """Moves damaged checkpoints out of the way: the run will reach their steps anew."""
         if not steps or self._read_only:
             return
-        for step in steps if jax.process_index() == 0 else ():
-            aside = self.folder.with_name(f"damaged-{step}")
-            if aside.exists():
-                aside.rmtree()
-            (self.folder / str(step)).rename(aside)
+
+        def move() -> None:
+            for step in steps:
+                aside = self.folder.with_name(f"damaged-{step}")
+                if aside.exists():
+                    aside.rmtree()
+                (self.folder / str(step)).rename(aside)
+
+        from_first(move)
         self._manager.reload()
 
     def restore(self, step: int, params: Any, optimizer: Any | None = None) -> Restored:
@@ -245,7 +259,7 @@ class Checkpoints:
         return dict(found)
 
     def _check_digests(self, step: int, meta: Mapping[str, Any], arrays: Any) -> None:
-        for name, value in _digest_table(arrays).items():
+        for name, value in digest_table(arrays).items():
             if meta.get("digest", {}).get(name) != value:
                 raise self._damaged(step, f": '{name}' is not what was saved")
 
@@ -308,43 +322,3 @@ def _reason(error: Exception) -> str:
     if files := re.findall(r'local file "([^"]+)"', text):
         return f"{text.partition(':')[0]} in {files[-1]}"
     return (text.splitlines() or [type(error).__name__])[0][:200]
-
-
-@jax.jit
-def digests(tree: Any) -> dict[str, Array]:
-    """An integer digest of each array's bits, by path: the same on any mesh.
-
-    The bits as 32-bit words, each times an odd number of its index, summed modulo 2^32: integer
-    sums do not depend on their order, and any flipped bit changes the sum.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path_of(path): _digest(leaf) for path, leaf in leaves}
-
-
-def _digest(leaf: Array) -> Array:
-    kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-    words = jax.lax.bitcast_convert_type(leaf, kind).astype(jnp.uint32)
-    index = jnp.zeros(leaf.shape, jnp.uint32)
-    for axis, size in enumerate(leaf.shape):
-        index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-    return jnp.sum(words * (index * jnp.uint32(2) + jnp.uint32(1)), dtype=jnp.uint32)
-
-
-def _host_digest(leaf: np.ndarray) -> int:
-    """What ``digests`` computes, of a host array, without another copy of it."""
-    kind = {1: np.uint8, 2: np.uint16, 4: np.uint32}[leaf.dtype.itemsize]
-    words = leaf.reshape(-1).view(kind)
-    odd = np.arange(min(DIGEST_PIECE, words.size), dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-    total = 0
-    for begin in range(0, words.size, DIGEST_PIECE):
-        piece = words[begin : begin + DIGEST_PIECE].astype(np.uint32)
-        piece *= odd[: piece.size] + np.uint32(2 * begin % 2**32)
-        total += int(np.sum(piece, dtype=np.uint32))
-    return total % 2**32
-
-
-def _digest_table(tree: Any) -> dict[str, int]:
-    leaves = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    host = {n: _host_digest(leaf) for n, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
-    device = jax.device_get(digests({n: leaf for n, leaf in leaves.items() if n not in host}))
-    return host | {name: int(value) for name, value in device.items()}

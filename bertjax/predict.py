@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -26,7 +25,7 @@ from bertjax.data.batching import Batcher, Encoded, bucket
 from bertjax.data.pipeline import chunks
 from bertjax.features import Extractor, States, normalized
 from bertjax.models import Model
-from bertjax.sharding import MeshConfig, batch_divisor, make_mesh, replicated
+from bertjax.sharding import MeshConfig, batch_divisor, make_mesh, place, replicated
 from bertjax.tasks import Task, get_task
 from bertjax.tokenizers import Tokenizer
 from bertjax.train.evaluate import Forward
@@ -231,7 +230,7 @@ def _predictor(found: Pretrained, task: Task | None, max_length: int, dtype: str
     unroll = found.config.num_layers if jax.default_backend() == "cpu" else 1
     model = Model(found.config, heads, DTYPES[dtype], unroll)
     wanted = {"encoder": found.params["encoder"], "heads": found.params.get("heads", {})}
-    params = jax.device_put(jax.tree.map(jnp.asarray, wanted), replicated(mesh))
+    params = jax.tree.map(lambda leaf: place(np.asarray(leaf), replicated(mesh)), wanted)
     return Predictor(
         model, params, found.tokenizer, task, mesh, max_length or positions, found.notes
     )

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bertjax.types import UserError
@@ -82,9 +83,29 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"multiply to the {len(devices)} devices here; give sizes that do, "
             "one of them -1 for what is left"
         )
-    return jax.make_mesh(
-        tuple(sizes), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=list(devices)
+    return _mesh_of(sizes, devices)
+
+
+def _mesh_of(sizes: Sequence[int], devices: Sequence[Any]) -> Mesh:
+    """The mesh of known sizes; where the devices stand in several slices the data axis is across
+    them, because their network is slower than the one within a slice.
+    """
+    axes, types = ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), axes, types, devices=list(devices))
+    if sizes[0] % slices and devices[0].platform != "tpu":  # machines with GPUs: any axis
+        return Mesh(np.array(devices, object).reshape(sizes), axes, axis_types=types)
+    if sizes[0] % slices:
+        raise UserError(
+            f"mesh: data={sizes[0]} is not a multiple of the {slices} slices; only the data axis "
+            "goes across slices, so give one that is"
+        )
+    within = (sizes[0] // slices, *sizes[1:])
+    grid = mesh_utils.create_hybrid_device_mesh(
+        within, (slices, 1, 1), devices, allow_split_physical_axes=True
     )
+    return Mesh(grid, axes, axis_types=types)
 
 
 @contextlib.contextmanager
@@ -162,10 +183,30 @@ def update_sharding(shape: tuple[int, ...], sharding: NamedSharding, rules: str)
     return NamedSharding(mesh, PartitionSpec(*[names or None for names in axes]))
 
 
+def place(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """A global array of a host array that every process has; each puts in its devices' part."""
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, lead: int = 0) -> dict[str, jax.Array]:
-    """Global arrays from this process's share, split along axis ``lead`` over the batch axes."""
-    spec = PartitionSpec(*[None] * lead, BATCH_AXES)
-    sharding = NamedSharding(mesh, spec)
+    """Global arrays of a whole batch, split along axis ``lead`` over the batch axes."""
+    sharding = _batch_sharding(mesh, lead)
+    return {name: place(value, sharding) for name, value in batch.items()}
+
+
+def _batch_sharding(mesh: Mesh, lead: int) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*[None] * lead, BATCH_AXES))
+
+
+def rows_here(mesh: Mesh, rows: int) -> np.ndarray:
+    """Which of a batch's rows the devices of this process hold, in ascending order."""
+    held = _batch_sharding(mesh, 0).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[index] for index in held if index]))
+
+
+def join_rows(batch: Mapping[str, np.ndarray], mesh: Mesh, lead: int = 0) -> dict[str, jax.Array]:
+    """As :func:`shard_batch`, where each process has only the rows of :func:`rows_here`."""
+    sharding = _batch_sharding(mesh, lead)
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()

@@ -15,7 +15,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax import checkpoint
-from bertjax.checkpoint import Checkpoints, digests
+from bertjax.checkpoint import Checkpoints
+from bertjax.digests import digests
 from bertjax.optim import OptimConfig, optimizer, path_of
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.types import UserError

@@ -1,13 +1,11 @@
-"""The input stream is a function of (seed, step), on any number of processes."""
+"""The input stream is a function of (seed, step)."""
 
 from __future__ import annotations
 
 from itertools import islice
 from typing import Any
 
-import jax
 import numpy as np
-import pytest
 
 from bertjax.data.pipeline import Stream, chunks
 
@@ -24,7 +22,7 @@ def join(examples: Any) -> dict[str, np.ndarray]:
 
 
 def read(step: int, count: int, *, seed: int = 0) -> list[np.ndarray]:
-    """``count`` batches from ``step`` on, this process's share of each."""
+    """``count`` batches from ``step`` on."""
     stream = Stream(RECORDS, encode, join, BATCH, seed)
     return [batch["token_ids"] for batch in islice(stream.starting_at(step), count)]
 
@@ -56,20 +54,6 @@ def test_epochs_are_permutations():
 def test_the_seed_decides_the_order():
     assert not np.array_equal(read(0, 2, seed=0)[0], read(0, 2, seed=1)[0])
     np.testing.assert_array_equal(read(0, 1, seed=1)[0], read(0, 1, seed=1)[0])
-
-
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_global_batch(processes: int, monkeypatch: pytest.MonkeyPatch):
-    """Their shares, one after the other, are the batches of one process."""
-    whole = read(3, 5)
-    monkeypatch.setattr(jax, "process_count", lambda: processes)
-    shares = []
-    for index in range(processes):
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        shares.append(read(3, 5))
-    for step, want in enumerate(whole):
-        got = np.concatenate([share[step] for share in shares])
-        np.testing.assert_array_equal(got, want)
 
 
 def test_chunks():

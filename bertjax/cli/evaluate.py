@@ -19,12 +19,14 @@ add_model_flags(COMMAND)
 COMMAND.text("data", "files:DIR, tfds:NAME or hf:NAME; default: the data of the run.")
 COMMAND.text("split", "The split to score.", default="validation")
 COMMAND.integer("batch_size", "Examples at a time.", default=64)
+COMMAND.processes()
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
     model = load_model(values)
+    from bertjax.distributed import is_first
     from bertjax.train.evaluate import Evaluator
     from bertjax.train.workdir import experiment_of, to_json
 
@@ -37,5 +39,7 @@ def main(argv: list[str]) -> int:
     records = task.open(data, values.split)
     examples = [task.encode(record, model.tokenizer, model.max_length) for record in records]
     evaluator = Evaluator(task, values.split, examples, model.forward(values.batch_size))
-    print(to_json({"examples": len(examples), **evaluator(model.params)}))
+    metrics = evaluator(model.params)
+    if is_first():
+        print(to_json({"examples": len(examples), **metrics}))
     return 0

@@ -19,19 +19,22 @@ COMMAND = Command(
     ],
 )
 COMMAND.text("workdir", "Folder of the run.", required=True)
+COMMAND.processes()
 COMMAND.config("configs/finetune.py")
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
+    from bertjax.distributed import is_first
     from bertjax.train.config import FinetuneConfig
     from bertjax.train.finetune import finetune
 
     fields = values.config.to_dict()
     fields["data"] = (fields["data"] or "").replace("{task}", fields["task"] or "")
     result = finetune(FinetuneConfig.from_mapping(fields), values.workdir)
-    print(summary(result, values.workdir))
+    if is_first():
+        print(summary(result, values.workdir))
     return 0
 
 

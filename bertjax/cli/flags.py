@@ -67,6 +67,7 @@ class Command:
         self._declared: dict[str, _Flag] = {}
         self._config_default: str | None = None
         self._has_config = False
+        self._joins = False
 
     def text(
         self, name: str, description: str, default: str | None = None, required: bool = False
@@ -102,8 +103,22 @@ class Command:
         """The flag ``--config`` and its ``--config.key=value``."""
         self._has_config, self._config_default = True, default
 
+    def processes(self) -> None:
+        """The flags by which several processes find one another; see ``bertjax.distributed``."""
+        self._joins = True
+        self.text("coordinator", "HOST:PORT of process 0, for a run of several processes.")
+        self.integer("processes", "How many processes the run has.")
+        self.integer("process", "The number of this one, from 0.")
+        self.integer(
+            "heartbeat_timeout",
+            "Seconds after which a silent process counts as lost, and the others end.",
+            default=60,
+        )
+
     def parse(self, argv: Sequence[str]) -> SimpleNamespace:
         """The values of all flags by name.
+
+        A command with :meth:`processes` has joined the others when this returns.
 
         A command with :meth:`config` also gets ``config``, a locked ConfigDict, and
         ``config_source``, the value of ``--config``; both are None without an experiment.
@@ -127,10 +142,15 @@ class Command:
         for flag in self._declared.values():
             if flag.required and not flags[flag.name].value:
                 raise UserError(f"bertjax {self.name} needs {flag.left}")
-        values = {name: flags[name].value for name in self._declared}
+        values: dict[str, Any] = {name: flags[name].value for name in self._declared}
         if self._has_config:
             values["config"] = config and config.copy_and_resolve_references().lock()
             values["config_source"] = source
+        if self._joins:
+            from bertjax.distributed import join
+
+            names = ("coordinator", "processes", "process", "heartbeat_timeout")
+            join(*(values.pop(name) for name in names))
         return SimpleNamespace(**values)
 
     def help_page(self, source: str | None = None) -> str:

@@ -4,7 +4,8 @@ A command is a module of this package with ``main(argv: list[str]) -> int | None
 :data:`COMMANDS`. It is imported only when it is called, after the platform has been chosen, because
 JAX reads ``JAX_PLATFORMS`` when it starts.
 
-Exit codes: 0 done, 2 wrong input, 130 interrupted; a command returns any other itself.
+Exit codes: 0 done, 2 wrong input, 75 another process of the run has ended, 130 interrupted, 143
+terminated; a command returns any other itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
@@ -31,6 +33,7 @@ COMMANDS = {
     "evaluate": "Score a trained model on a split of a task's data.",
     "predict": "Label the lines of a file, or of standard input.",
     "convert": "Write a model in another format.",
+    "launch": "Run a command in several processes of this machine.",
     "benchmark": "Time the pretraining step on this machine.",
     "vocab": "Learn the vocabulary of a tokenizer from raw text.",
 }
@@ -64,20 +67,35 @@ def run() -> NoReturn:
     lost, and Python's KeyboardInterrupt can get lost in a callback, is printed by an extension
     module that is being imported, and leaves JAX's threads to crash in Python's own exit.
     """
+    from bertjax import distributed
+
     signal.signal(signal.SIGINT, _stop)
-    code = main()
+    try:
+        code = main()
+    except Exception:
+        if not distributed.is_several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code:
+        distributed.end(code)
     if code == _INTERRUPTED:
         os._exit(code)
     sys.exit(code)
 
 
 def _stop(*_: object) -> None:
-    os.write(2, b"bertjax: interrupted\n")
+    from bertjax.launcher import is_spokesman
+
+    if is_spokesman():
+        os.write(2, b"bertjax: interrupted\n")
     os._exit(_INTERRUPTED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; ``argv`` excludes the program's name and defaults to the process's own."""
+    from bertjax import distributed
+
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(arguments)
@@ -86,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except Interrupted as stop:
-        print(f"bertjax: {stop}", file=sys.stderr)
+        if distributed.is_first():
+            print(f"bertjax: {stop}", file=sys.stderr)
+        distributed.leave()
         return 128 + stop.signal
     except KeyboardInterrupt:
         print("bertjax: interrupted", file=sys.stderr)
@@ -95,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
+        if lost := distributed.lost_peer(error):
+            return _fail(lost, distributed.LOST)
         sentence = environment_sentence(error)
         if sentence is None:
             raise
@@ -172,8 +194,11 @@ def _ready_process() -> None:
     Without this, an installed libtpu fills standard error with its search for a TPU, and orbax and
     asyncio log the tracebacks of errors that orbax also raises.
     """
+    from bertjax.launcher import end_with_launcher
+
     if sys.platform == "linux" and not has_accelerator():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    end_with_launcher()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from absl import logging as absl_logging
@@ -199,9 +224,13 @@ def _notes_to_stderr() -> Iterator[None]:
         notes.propagate = before[1]
 
 
-def _fail(sentence: str) -> int:
-    print(f"bertjax: error: {sentence}", file=sys.stderr)
-    return 2
+def _fail(sentence: str, code: int = 2) -> int:
+    """Tells an error; of several processes one does, and of a lost one the launcher does."""
+    from bertjax import distributed, launcher
+
+    if distributed.may_speak() and not (code == distributed.LOST and launcher.is_launched()):
+        print(f"bertjax: error: {sentence}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def load_model(values: Any) -> Predictor:
     Raises:
       UserError: if they name none or two, it cannot be read, or ``--batch_size`` is below 1.
     """
+    from bertjax.distributed import is_first
     from bertjax.predict import load
     from bertjax.train.workdir import experiment_of
 
@@ -42,6 +43,6 @@ def load_model(values: Any) -> Predictor:
         max_length=values.max_length,
         dtype=values.dtype,
     )
-    for note in predictor.notes:
+    for note in predictor.notes if is_first() else ():
         print(note, file=sys.stderr)
     return predictor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ COMMAND.choice(
     "output_format", "Of the output; auto is TSV for a .tsv file.", ["auto", "jsonl", "tsv"], "auto"
 )
 COMMAND.integer("batch_size", "Inputs at a time.", default=32)
+COMMAND.processes()
 
 
 def main(argv: list[str]) -> int:
@@ -46,6 +48,7 @@ def main(argv: list[str]) -> int:
     values = COMMAND.parse(argv)
     model = load_model(values)
     from bertjax.data.inputs import open_output
+    from bertjax.distributed import is_first, is_several
     from bertjax.train.workdir import to_json
 
     if model.task is None:
@@ -53,7 +56,9 @@ def main(argv: list[str]) -> int:
     tsv = values.output_format == "tsv" or (
         values.output_format == "auto" and values.output.endswith(".tsv")
     )
-    with open_output(values.output) as file:
+    if is_several() and values.input == "-" and not values.data:
+        raise UserError("several processes cannot share standard input; name a file by --input")
+    with open_output(values.output) if is_first() else open(os.devnull, "w") as file:
         if tsv:
             print(*_header(model.task), sep="\t", file=file)
         for answer in model.stream(_inputs(values, model.task), values.batch_size):

@@ -23,17 +23,20 @@ COMMAND = Command(
     ],
 )
 COMMAND.text("workdir", "Folder of the run.", required=True)
+COMMAND.processes()
 COMMAND.config("configs/pretrain.py")
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
+    from bertjax.distributed import is_first
     from bertjax.train.pretrain import pretrain
     from bertjax.train.pretrain_config import PretrainConfig
 
     result = pretrain(PretrainConfig.from_mapping(fields_of(values.config)), values.workdir)
-    print(summary(result, values.workdir))
+    if is_first():
+        print(summary(result, values.workdir))
     return 0
 
 

@@ -1,8 +1,9 @@
 """The input stream, a function of (seed, global example index) and of nothing else.
 
 Grain shuffles and repeats the source; examples are encoded one by one and batched in that order.
-A process takes its slice of every global batch, so the same batches come on any number of
-processes, and the state of the stream is one number: the step.
+So the same batches come on any number of processes, and the state of the stream is one number: the
+step. Every process encodes the whole batch, because how examples share rows follows from the
+lengths of all of them; its devices then get their rows of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from itertools import islice
 from typing import Any
 
 import grain
-import jax
 
 from bertjax.data.batching import Batch, Encoded
 
@@ -25,7 +25,7 @@ class Stream:
     """An endless, shuffled stream of training batches.
 
     ``records`` is anything with ``len`` and an index. ``encode`` makes an example from a record;
-    ``batch`` makes a batch from this process's share of the examples.
+    ``batch`` makes a batch from the examples of a step.
     """
 
     records: Sequence[Any]
@@ -36,13 +36,11 @@ class Stream:
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         """Batches from step ``step`` on, made ahead in threads."""
-        processes = jax.process_count()
         records = grain.MapDataset.source(_Source(self.records))
         examples = records.shuffle(seed=self.seed).repeat()
-        batches = examples.map(self.encode).batch(self.batch_size // processes, batch_fn=self.batch)
-        mine = batches[step * processes + jax.process_index() :: processes]
+        batches = examples.map(self.encode).batch(self.batch_size, batch_fn=self.batch)[step:]
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-        return iter(mine.to_iter_dataset(options))
+        return iter(batches.to_iter_dataset(options))
 
 
 class _Source:

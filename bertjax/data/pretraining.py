@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
-import jax
 import numpy as np
 from absl import flags
 
@@ -295,40 +294,52 @@ class _Share:
 
     rows: Rows
     batch_size: int
-    processes: int
-    process: int
+    accumulation: int
+    held: np.ndarray
+    """Rows of each micro-batch that are read here."""
     first_batch: int
 
     def __len__(self) -> int:
         return ENDLESS
 
     def __getitem__(self, index: int) -> Batch:
-        share = self.batch_size // self.processes
-        batch, row = divmod(int(index), share)
-        batch += self.first_batch
-        return self.rows[batch * self.batch_size + self.process * share + row]
+        batch, place = divmod(int(index), self.share)
+        micro, row = divmod(place, len(self.held))
+        first = (self.first_batch + batch) * self.batch_size
+        first += micro * (self.batch_size // self.accumulation)
+        return self.rows[first + int(self.held[row])]
+
+    @property
+    def share(self) -> int:
+        return self.accumulation * len(self.held)
 
     def __repr__(self) -> str:
         return f"rows from batch {self.first_batch}"
 
 
 def row_batches(
-    rows: Rows, batch_size: int, accumulation: int, start: int, workers: int = 0
+    rows: Rows,
+    batch_size: int,
+    accumulation: int,
+    start: int,
+    workers: int = 0,
+    held: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Batches from number ``start`` on, ``[micro-batches, rows, …]``, made ahead.
 
-    Every process reads its own part of each batch; in threads, or in ``workers`` processes.
+    Read in threads, or in ``workers`` processes. ``held``: rows of each micro-batch that are read
+    here; None: all.
     """
-    share = batch_size // jax.process_count()
-    mine = _Share(rows, batch_size, jax.process_count(), jax.process_index(), start)
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * share)
+    held = np.arange(batch_size // accumulation) if held is None else held
+    mine = _Share(rows, batch_size, accumulation, held, start)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * mine.share)
     dataset = grain.MapDataset.source(mine).to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its flags when it starts processes
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(num_workers=workers)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=lambda *_: end_with_parent())
-    return iter(dataset.batch(share, batch_fn=lambda batch: micro_batches(batch, accumulation)))
+    return iter(dataset.batch(mine.share, batch_fn=lambda part: micro_batches(part, accumulation)))
 
 
 def micro_batches(rows: Sequence[Batch], count: int) -> Batch:

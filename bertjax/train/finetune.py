@@ -17,6 +17,7 @@ from bertjax.checkpoint import Checkpoints
 from bertjax.convert import save_huggingface
 from bertjax.data.batching import Batcher
 from bertjax.data.pipeline import Stream
+from bertjax.distributed import from_first, to_host
 from bertjax.models import Dropout, Model
 from bertjax.optim import check_patterns
 from bertjax.sharding import batch_divisor, check_rules, make_mesh
@@ -71,7 +72,7 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
       Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folder = epath.Path(workdir)
-    workdirs.check_place(folder)
+    from_first(lambda: workdirs.check_place(folder))
     task = get_task(
         config.task,
         text_columns=config.text_columns,
@@ -174,7 +175,7 @@ def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
         batches=make_stream(parts).starting_at,
         evaluate=(lambda params: _evaluate(parts.evaluators, params)) if parts.evaluators else None,
         checkpoints=checkpoints,
-        writer=lambda step: workdirs.MetricWriter(folder, step),
+        writer=lambda step: workdirs.open_writer(folder, step),
     )
     logger.info(
         "%d training examples, %d steps of %d", len(parts.records), parts.steps, config.batch_size
@@ -186,11 +187,11 @@ def make_stream(parts: Parts) -> Stream:
     """The training batches."""
     config, task, tokenizer = parts.config, parts.task, parts.pretrained.tokenizer
     batcher = Batcher(
-        config.batch_size // config.accumulation // jax.process_count(),
+        config.batch_size // config.accumulation,
         config.max_length,
         tokenizer.pad_id,
         config.pack,
-        batch_divisor(parts.mesh) // jax.process_count(),
+        batch_divisor(parts.mesh),
     )
     return Stream(
         records=parts.records,
@@ -230,15 +231,19 @@ def conclude(
 
 def export(parts: Parts, params: Any, folder: epath.Path) -> None:
     """Writes the model as a Hugging Face folder."""
-    task = parts.task
-    save_huggingface(
-        str(folder),
-        parts.model.config,
-        jax.device_get(params),
-        dict(parts.model.head_configs),
-        labels=None if task.kind == "regression" else task.labels,
-        tokenizer=parts.pretrained.tokenizer,
-    )
+    task, arrays = parts.task, to_host(params)
+
+    def write() -> None:
+        save_huggingface(
+            str(folder),
+            parts.model.config,
+            arrays,
+            dict(parts.model.head_configs),
+            labels=None if task.kind == "regression" else task.labels,
+            tokenizer=parts.pretrained.tokenizer,
+        )
+
+    from_first(write)
 
 
 def _evaluate(evaluators: Sequence[Evaluator], params: Any) -> dict[str, float]:

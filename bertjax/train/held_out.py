@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from bertjax.data.batching import round_up
 from bertjax.data.pretraining import RowFormat, Rows, micro_batches
 from bertjax.losses import Sums
-from bertjax.sharding import batch_divisor, on_mesh, shard_batch
+from bertjax.sharding import batch_divisor, join_rows, on_mesh, rows_here
 from bertjax.train.corpora import Corpora
 from bertjax.train.objectives import Objective
 from bertjax.train.pretrain_config import stretches
@@ -49,11 +49,10 @@ class RowEvaluator:
 
     def _batch(self, first: int) -> dict[str, Array]:
         """The rows from ``first`` on; the last batch is filled up with rows of no weight."""
-        share = self.batch_size // jax.process_count()
-        mine = range(first + jax.process_index() * share, first + (jax.process_index() + 1) * share)
+        mine = first + rows_here(self.mesh, self.batch_size)
         rows = [self.rows[i] if i < self.count else self.form.empty() for i in mine]
         batch = {name: value[0] for name, value in micro_batches(rows, 1).items()}
-        return shard_batch(batch, self.mesh)
+        return join_rows(batch, self.mesh)
 
     @functools.cached_property
     def _sums(self) -> Callable[[Any, Mapping[str, Array]], Sums]:

@@ -22,19 +22,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.data.batching import Batch
-from bertjax.sharding import on_mesh, shard_batch
+from bertjax.distributed import Vote, is_several
+from bertjax.sharding import on_mesh, place, shard_batch
 from bertjax.train.progress import Progress
 from bertjax.train.state import TrainState, abstract_state
 from bertjax.train.step import Hyper, Step
-from bertjax.train.workdir import MetricWriter
+from bertjax.train.workdir import MetricWriter, Silence
 from bertjax.types import Interrupted, UserError
 
 Evaluate = Callable[[Any], dict[str, float]]
+Writer = MetricWriter | Silence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,12 @@ def check_finite(step: int, metrics: Mapping[str, Array]) -> None:
         )
 
 
+def _share(mine: Batch, whole: Mapping[str, Array]) -> float:
+    """How much of a batch this process has."""
+    name = next(iter(mine))
+    return mine[name].size / whole[name].size
+
+
 @dataclasses.dataclass
 class Loop:
     """One run: what it computes with, and where it writes."""
@@ -127,10 +136,12 @@ class Loop:
     """Training batches from a given step on, each with a leading axis of micro-batches."""
     evaluate: Evaluate | None
     checkpoints: Checkpoints
-    writer: Callable[[int], MetricWriter]
+    writer: Callable[[int], Writer]
     """Opens the metrics at the step where the run begins."""
+    assemble: Callable[..., dict[str, Array]] = shard_batch
+    """Makes the global batch of what ``batches`` gives in each process."""
     flops: Callable[[Batch], float] = lambda batch: 0.0
-    """The model's operations in a step over this process's share of a batch; 0: not counted."""
+    """The model's operations in a step over what this process has of a batch; 0: not counted."""
 
     def run(self, state: TrainState) -> Outcome:
         """Trains from ``state``, or from the newest checkpoint if there is one.
@@ -146,6 +157,10 @@ class Loop:
             total = None if self.config.seconds else self.config.steps
             with Signals() as signals, Progress(start, total) as progress:
                 state = self._train(state, position, signals, progress, writer)
+        except Exception as error:
+            if is_several() and not isinstance(error, Interrupted):
+                self.checkpoints.abandon()
+            raise
         finally:
             writer.close()
             self.checkpoints.wait()
@@ -160,7 +175,7 @@ class Loop:
             return state, Position()
         position = Position(**found.meta["position"])
         self.checkpoints.best = position.best_step
-        step = jax.device_put(jnp.int32(found.step), shapes.step.sharding)
+        step = place(np.array(found.step, np.int32), shapes.step.sharding)
         return TrainState(step, found.params, found.optimizer), position
 
     def _train(
@@ -169,36 +184,37 @@ class Loop:
         position: Position,
         signals: Signals,
         progress: Progress,
-        writer: MetricWriter,
+        writer: Writer,
     ) -> TrainState:
         step, before = int(state.step), time.perf_counter() - position.seconds
         if self._evaluation_due(step, position):
             self._evaluate(step, state, position, progress, writer)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         jitted = jax.jit(self.train_step, donate_argnums=0, out_shardings=(shardings, None))
-        batches = self.batches(step)
+        batches, vote = self.batches(step), Vote()
         while not self._ended(step, position) and not self._out_of_patience(position):
             batch = next(batches)
-            progress.advance(batch, self.flops(batch) * jax.process_count())
             with on_mesh(self.mesh):
-                placed = shard_batch(batch, self.mesh, lead=1)
+                placed = self.assemble(batch, self.mesh, lead=1)
                 state, metrics = jitted(state, placed, self._hyper(position), self.key)
             step += 1
+            progress.advance(batch, self.flops(batch), _share(batch, placed))
+            stop = vote(signals.received or 0)
             position.seconds = time.perf_counter() - before
             if step % self.config.log_every == 0 or step == 1:
                 self._log(step, metrics, progress, writer)
             due = self._evaluation_due(step, position)
-            if due or self._save_due(step, position) or signals.received:
+            if due or self._save_due(step, position) or stop:
                 check_finite(step, metrics)
                 self._save(step, state, position)
-            if signals.received:
-                raise Interrupted(signals.received, step)
+            if stop:
+                raise Interrupted(stop, step)
             if due:
                 self._evaluate(step, state, position, progress, writer)
         return state
 
     def _log(
-        self, step: int, metrics: Mapping[str, Array], progress: Progress, writer: MetricWriter
+        self, step: int, metrics: Mapping[str, Array], progress: Progress, writer: Writer
     ) -> None:
         check_finite(step, metrics)
         values = {f"train/{name}": float(value) for name, value in metrics.items()}
@@ -238,7 +254,7 @@ class Loop:
         state: TrainState,
         position: Position,
         progress: Progress,
-        writer: MetricWriter,
+        writer: Writer,
     ) -> None:
         assert self.evaluate is not None
         with progress.paused():

@@ -19,9 +19,10 @@ from bertjax.convert import save_huggingface
 from bertjax.data.batching import Batch
 from bertjax.data.documents import tokenizer_hash
 from bertjax.data.pretraining import row_batches
+from bertjax.distributed import from_first, to_host
 from bertjax.models import Electra, Model
 from bertjax.optim import check_patterns
-from bertjax.sharding import batch_divisor, check_rules, make_mesh
+from bertjax.sharding import batch_divisor, check_rules, join_rows, make_mesh, rows_here
 from bertjax.train import workdir as workdirs
 from bertjax.train.corpora import Corpora, open_corpora
 from bertjax.train.held_out import evaluate_all, make_evaluators
@@ -69,7 +70,7 @@ def pretrain(config: PretrainConfig, workdir: str) -> dict[str, Any]:
       Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     folder = epath.Path(workdir)
-    workdirs.check_place(folder)
+    from_first(lambda: workdirs.check_place(folder))
     parts = assemble(config)
     notes = (*parts.notes, *parts.corpora.describe(), size_note(parts))
 
@@ -186,7 +187,8 @@ def run(parts: PretrainParts, folder: epath.Path, checkpoints: Checkpoints) -> O
         batches=lambda step: batches(parts, step),
         evaluate=(lambda params: evaluate_all(evaluators, params)) if evaluators else None,
         checkpoints=checkpoints,
-        writer=lambda step: workdirs.MetricWriter(folder, step),
+        writer=lambda step: workdirs.open_writer(folder, step),
+        assemble=join_rows,
         flops=lambda batch: batch_flops(parts.trained, batch),
     )
     return loop.run(state)
@@ -202,7 +204,10 @@ def batches(parts: PretrainParts, step: int) -> Iterator[Batch]:
         assert rows is not None
         logger.info("%s", rows_note(config, part, rows.count))
         first = max(step - part.first, 0)
-        stream = row_batches(rows, part.batch_size, config.accumulation, first, config.workers)
+        held = rows_here(parts.mesh, part.batch_size // config.accumulation)
+        stream = row_batches(
+            rows, part.batch_size, config.accumulation, first, config.workers, held
+        )
         left = None if config.minutes else part.last - part.first - first
         yield from itertools.islice(stream, left)
 
@@ -230,12 +235,16 @@ def conclude(parts: PretrainParts, folder: epath.Path, outcome: Outcome) -> dict
 
 def export(parts: PretrainParts, params: Any, folder: epath.Path) -> None:
     """Writes the model as a Hugging Face folder; ELECTRA's generator as another beside it."""
-    params, tokenizer = jax.device_get(params), parts.corpora.tokenizer
+    params, tokenizer = to_host(params), parts.corpora.tokenizer
     written = [(folder, parts.model, params)]
     if isinstance(pair := parts.trained, Electra):
         written = [(folder, pair.discriminator, pair.discriminator_params(params))]
         beside = folder.with_name(f"{folder.name}-generator")
         written.append((beside, pair.generator, pair.generator_params(params)))
-    for place, model, arrays in written:
-        heads = dict(model.head_configs)
-        save_huggingface(str(place), model.config, arrays, heads, tokenizer=tokenizer)
+
+    def write() -> None:
+        for place, model, arrays in written:
+            heads = dict(model.head_configs)
+            save_huggingface(str(place), model.config, arrays, heads, tokenizer=tokenizer)
+
+    from_first(write)

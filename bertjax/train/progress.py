@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
-import jax
 import numpy as np
 
 from bertjax.data.batching import Batch
+from bertjax.distributed import is_first
 
 
 class Progress:
@@ -19,9 +19,8 @@ class Progress:
     def __init__(self, start: int, steps: int | None, name: str = "train"):
         from tqdm import tqdm
 
-        self._bar = tqdm(
-            initial=start, total=steps, desc=name, unit="step", disable=not sys.stderr.isatty()
-        )
+        quiet = not is_first() or not sys.stderr.isatty()
+        self._bar = tqdm(initial=start, total=steps, desc=name, unit="step", disable=quiet)
         self._mark()
 
     def __enter__(self) -> Progress:
@@ -34,18 +33,17 @@ class Progress:
         self._examples, self._tokens, self._steps, self._flops = 0, 0, 0, 0.0
         self._since = time.perf_counter()
 
-    def advance(self, batch: Batch, flops: float = 0.0) -> None:
-        """Counts one step of ``flops`` operations, on all devices.
+    def advance(self, batch: Batch, flops: float = 0.0, share: float = 1.0) -> None:
+        """Counts one step of a batch ``[micro-batches, …]`` with ``flops`` operations.
 
-        ``batch`` is this process's share, ``[micro-batches, …]``.
+        ``share`` is the batch's, and so the operations', of what all processes have.
         """
-        processes = jax.process_count()
         entries = batch["cls_row"] if "cls_row" in batch else batch["token_ids"][..., 0]
-        self._examples += entries.size * processes
+        self._examples += round(entries.size / share)
         if "segment_ids" in batch:
-            self._tokens += int(np.count_nonzero(batch["segment_ids"])) * processes
+            self._tokens += round(np.count_nonzero(batch["segment_ids"]) / share)
         self._steps += 1
-        self._flops += flops
+        self._flops += flops / share
         self._bar.update()
 
     def rates(self) -> dict[str, float]:
@@ -77,5 +75,7 @@ class Progress:
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Prints one line of evaluation results."""
+        if not is_first():
+            return
         text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self._bar.write(f"step {step}: {text}", file=sys.stderr)

@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
@@ -16,7 +15,7 @@ from jax.sharding import Mesh
 from bertjax.models import Electra, Model
 from bertjax.models.model import example_batch
 from bertjax.optim import OptimConfig, optimizer, path_of
-from bertjax.sharding import DEFAULT_RULES, param_shardings, replicated, update_sharding
+from bertjax.sharding import DEFAULT_RULES, param_shardings, place, replicated, update_sharding
 from bertjax.types import UserError
 
 
@@ -72,7 +71,7 @@ def create_state(
         lambda p: optimizer(config, 0.0, 0.0).init(p),
         out_shardings=optimizer_shardings(config, shapes, mesh, rules),
     )(params)
-    return TrainState(jax.device_put(jnp.int32(0), replicated(mesh)), params, state)
+    return TrainState(place(np.zeros((), np.int32), replicated(mesh)), params, state)
 
 
 def abstract_state(state: TrainState) -> TrainState:
@@ -120,5 +119,5 @@ def replace_params(params: Any, found: Mapping[str, Any], path: str = "") -> Any
                 f"'{here}' has shape {np.shape(value)} in the weights but {params[name].shape} in "
                 "the model; the config and the weights do not belong together"
             )
-        result[name] = jax.device_put(np.asarray(value, params[name].dtype), params[name].sharding)
+        result[name] = place(np.asarray(value, params[name].dtype), params[name].sharding)
     return result

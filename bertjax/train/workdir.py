@@ -16,6 +16,7 @@ import jax
 from etils import epath
 
 import bertjax
+from bertjax.distributed import from_first, is_first
 from bertjax.tokenizers import Tokenizer
 from bertjax.types import UserError
 
@@ -79,16 +80,21 @@ def complete(
     Raises:
       UserError: if the folder holds another run, or something else.
     """
-    prepare(folder, document)
-    if (result := read_result(folder)) is not None:
-        logger.info("the run in %s is finished; its result is read", folder)
+
+    def begin() -> dict[str, Any] | None:
+        prepare(folder, document)
+        if (result := read_result(folder)) is None:
+            (folder / "tokenizer").mkdir(exist_ok=True)
+            tokenizer.save(str(folder / "tokenizer"))
         return result
-    (folder / "tokenizer").mkdir(exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer"))
+
+    if (found := from_first(begin)) is not None:
+        logger.info("the run in %s is finished; its result is read", folder)
+        return found
     for note in notes:
         logger.info("%s", note)
     result = train()
-    write_json(folder / "result.json", result)
+    from_first(lambda: write_json(folder / "result.json", result))
     return result
 
 
@@ -226,6 +232,21 @@ def peak_rss_mib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+class Silence:
+    """Takes the metrics of a run and writes nothing; for all processes but the first."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def open_writer(folder: epath.Path, step: int) -> Silence | MetricWriter:
+    """What writes the metrics of a run that begins at ``step``: something in process 0 alone."""
+    return MetricWriter(folder, step) if is_first() else Silence()
 
 
 class MetricWriter:
