@@ -56,10 +56,10 @@ def compile_step(topology_name: str, data: int, fsdp: int, tensor: int) -> None:
     from jax.experimental import topologies
 
     from bertjax.models import PRESETS, Dropout, Model
-    from bertjax.optim import OptimConfig, optimizer
+    from bertjax.optim import OptimConfig
     from bertjax.sharding import BATCH_AXES, MeshConfig, make_mesh, on_mesh, replicated
     from bertjax.train.objectives import OBJECTIVES
-    from bertjax.train.state import TrainState, abstract_params, optimizer_shardings
+    from bertjax.train.state import abstract_train_state
     from bertjax.train.step import Hyper, make_train_step
     from bertjax.types import HeadConfig
 
@@ -76,13 +76,7 @@ def compile_step(topology_name: str, data: int, fsdp: int, tensor: int) -> None:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.NamedSharding(mesh, spec))
 
     config = OptimConfig()
-    params = abstract_params(model, mesh)
-    moments = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(optimizer(config, 0.0, 0.0).init, params),
-        optimizer_shardings(config, params, mesh),
-    )
-    state = TrainState(shaped((), "int32"), params, moments)
+    state = abstract_train_state(model, config, mesh)
     grid = ("token_ids", "type_ids", "segment_ids", "positions")
     entries = {"cls_row": "int32", "cls_position": "int32", "labels": "int32"}
     batch = {name: shaped((1, 32, 128), "int32", None, BATCH_AXES) for name in grid}

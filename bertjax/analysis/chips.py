@@ -16,6 +16,7 @@ import math
 import re
 from typing import Any
 
+from bertjax.analysis.chatter import unheard
 from bertjax.flops import peak_flops
 from bertjax.types import UserError, nearest
 
@@ -172,9 +173,10 @@ def devices(topology: Topology) -> list[Any]:
     sides = [2 if size % 2 == 0 else 1 for size in topology.shape[:2]]
     name = str(dataclasses.replace(topology, slices=1))
     try:
-        found = topologies.get_topology_desc(
-            platform="tpu", topology_name=name, chips_per_host_bounds=(*sides, 1), **options
-        ).devices
+        with unheard():
+            found = topologies.get_topology_desc(
+                platform="tpu", topology_name=name, chips_per_host_bounds=(*sides, 1), **options
+            ).devices
     except Exception as error:
         raise UserError(
             f"libtpu does not know the topology {topology}: {' '.join(str(error).split())}"

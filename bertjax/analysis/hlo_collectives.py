@@ -36,20 +36,20 @@ class Collective:
         """Devices of a group."""
         return self.groups.shape[1]
 
-    @property
-    def sent(self) -> float:
-        """Bytes that a device sends in one run, by the ring algorithm.
 
-        Source: Thakur, Rabenseifner and Gropp 2005, section 4.
-        """
-        share = (self.members - 1) / self.members
-        match self.kind:
-            case "all-reduce":
-                return 2 * share * self.bytes
-            case "collective-permute":
-                return self.bytes
-            case _:
-                return share * self.bytes
+def sent(kind: str, size: float, members: int) -> float:
+    """Bytes that a device sends for an array of ``size`` bytes, by the ring algorithm.
+
+    Source: Thakur, Rabenseifner and Gropp 2005, section 4.
+    """
+    share = (members - 1) / members
+    match kind:
+        case "all-reduce":
+            return 2 * share * size
+        case "collective-permute":
+            return size
+        case _:
+            return share * size
 
 
 def collectives(
@@ -89,7 +89,7 @@ def replica_groups(instruction: Instruction, devices: int) -> np.ndarray:
     if pairs := re.search(r"source_target_pairs=\{([\d{},]*)\}", text):
         return np.array(numbers(pairs[1])).reshape(-1, 2)
     if found := _BY_AXES.search(text):
-        return _mesh_groups(*found.groups(), devices)
+        return _mesh_groups(found[1], found[2], found[3], devices)
     if found := re.search(r"replica_groups=(\[[\d,]+\]<=\S*?)(?:, |$)", text):
         rows, columns = numbers(found[1].split("<=")[0])
         return _iota(found[1]).reshape(rows, columns)
