@@ -74,7 +74,7 @@ def collectives(
         elif fused and kind == "all-reduce" and "all-reduce-scatter" in scope.name:
             kind = "reduce-scatter"
         key = (one.attribute("channel_id") or one.name, kind)
-        hidden = fused or one.opcode.endswith("-start")
+        hidden = "async_collective" in scope.name or one.opcode.endswith("-start")
         result.append((key, Collective(kind, size, groups, item.times, hidden)))
     return result
 

@@ -125,9 +125,6 @@ def _ranking(report: Report) -> list[str]:
             f"  {1e3 * plan.estimate.step_seconds:9.2f} ms  {plan.utilisation:5.1%}  "
             f"{plan.memory.total / GIB:6.2f} GiB  {describe(option.experiment)}"
         )
-    best = flags(report.experiment, report.found[0].experiment)
-    return [
-        *lines,
-        f"the first: {best or 'as the experiment is'}",
-        _assumptions(report.found[0].plan),
-    ]
+    first = report.found[0]
+    best = flags(report.experiment, first.experiment) or "as the experiment is"
+    return [*lines, f"the first: {best}", _assumptions(first.plan)]
