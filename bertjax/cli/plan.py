@@ -13,8 +13,8 @@ DOES_NOT_FIT = 3
 COMMAND = Command(
     "plan",
     "Compiles the training step of an experiment for TPUs, without one, and tells what it needs "
-    "and how long it takes: memory of a chip, operations, what is sent between chips, an estimate of "
-    "the step's time with its assumptions, days and chip-hours of the recipe. Needs libtpu (pip "
+    "and how long it takes: memory of a chip, operations, what is sent between chips, an estimate "
+    "of the step's time with its assumptions, days and chip-hours of the recipe. Needs libtpu (pip "
     "install libtpu), no data and no weights; the model is a preset. Takes about a minute. Ends "
     f"with code {DOES_NOT_FIT} where the step does not fit into a chip, and names a setting that "
     "does. docs/planning.md explains the figures.",
