@@ -15,15 +15,9 @@ from typing import Any
 
 import pytest
 
+from bertjax.cli.main import WITHOUT_A_TPU
+
 TOPOLOGY = "v5e:2x4"
-WITHOUT_A_TPU = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    # libtpu's partitioner warns on standard error, not in a file:
-    "TPU_LOG_DIR": "disabled",
-    "TPU_MIN_LOG_LEVEL": "0",
-    "TPU_STDERR_LOG_LEVEL": "0",
-}
 
 pytestmark = [
     pytest.mark.tpu_aot,

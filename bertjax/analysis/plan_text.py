@@ -95,10 +95,8 @@ def _assumptions(plan: Plan) -> str:
 
 
 def _cost(cost: Cost) -> str:
-    return (
-        f"{cost.what}: {cost.steps:,} steps, {cost.days:,.2f} days, "
-        f"{cost.chip_hours:,.0f} chip-hours"
-    )
+    time = f"{cost.days:,.1f} days" if cost.days >= 2 else f"{24 * cost.days:,.1f} hours"
+    return f"{cost.what}: {cost.steps:,} steps, {time}, {cost.chip_hours:,.0f} chip-hours"
 
 
 def _remedy(report: Report, plan: Plan, option: Option | None) -> str:
