@@ -69,6 +69,13 @@ def test_a_loop_without_a_known_end_is_refused(x: jax.Array):
         counted(halve, x)
 
 
+def test_branches_count_all(x: jax.Array, w: jax.Array):
+    def choose(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: jnp.tanh(x) @ (w + 1))
+
+    assert counted(choose, x, w).flops == 2 * PRODUCT
+
+
 def test_batched_and_transposed_products():
     left, right = jnp.ones((4, 3, 8, 16)), jnp.ones((4, 3, 5, 16))
     found = counted(lambda a, b: jnp.einsum("bnlh,bnmh->bnlm", a, b), left, right)

@@ -19,7 +19,10 @@ _ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _LINE = re.compile(r"  (ROOT )?%?([\w.\-]+) = ")
-_CALLED = re.compile(r"\b(calls|body|condition|to_apply|branch_computations)=\{?([^{}=]*?)[},]")
+_CALLED = re.compile(
+    r"\b(calls|body|condition|to_apply|branch_computations|true_computation|false_computation)="
+    r"(?:\{([^{}]*)\}|%?([\w.\-]+))"
+)
 _UNCHANGED = ("copy", "bitcast", "convert", "reshape", "optimization-barrier", "copy-done")
 """Opcodes that hand a value on."""
 
@@ -56,9 +59,9 @@ class Instruction:
 
     def called(self, attribute: str) -> tuple[str, ...]:
         """The computations that an attribute names: ``calls``, ``body``, ``condition`` …."""
-        for name, names in _CALLED.findall(self.attributes + ","):
+        for name, several, one in _CALLED.findall(self.attributes):
             if name == attribute:
-                return tuple(part.strip().lstrip("%") for part in names.split(","))
+                return tuple(part.strip().lstrip("%") for part in (several or one).split(","))
         return ()
 
     def attribute(self, name: str) -> str:
@@ -187,7 +190,8 @@ def _executed(program: Program, computation: Computation, times: int) -> Iterato
             case "async-start":
                 inner = instruction.called("calls")
             case "conditional":
-                inner = instruction.called("branch_computations")
+                names = ("branch_computations", "true_computation", "false_computation")
+                inner = tuple(part for name in names for part in instruction.called(name))
         for name in inner:
             yield from _executed(program, program.computations[name], runs)
 

@@ -194,9 +194,10 @@ def recipe_costs(original: Experiment, plans: Sequence[Plan]) -> tuple[Cost, ...
     if not all(plan.steps for plan in plans):
         return ()
     pairs = list(zip(plans, seconds, strict=True))
-    steps = Cost(
-        "its steps", sum(p.steps for p in plans), sum(p.steps * s for p, s in pairs), count
-    )
+    part = len(plans) == 1 and len(lengths(original)) > 1
+    which = f" with rows of {plans[0].length}" if part else ""
+    total = sum(p.steps * s for p, s in pairs)
+    steps = Cost(f"its steps{which}", sum(p.steps for p in plans), total, count)
     if not isinstance(original, PretrainConfig):
         return (steps,)
     per_step = {part.max_length: part.batch_size for part in stretches(original)}
@@ -205,4 +206,4 @@ def recipe_costs(original: Experiment, plans: Sequence[Plan]) -> tuple[Cost, ...
         return (steps,)
     scaled = [round(p.steps * share) for p, share in zip(plans, shares, strict=True)]
     total = sum(n * s for n, s in zip(scaled, seconds, strict=True))
-    return (steps, Cost("as many rows as the recipe", sum(scaled), total, count))
+    return (steps, Cost(f"as many rows as the recipe{which}", sum(scaled), total, count))
