@@ -1,7 +1,8 @@
-"""The mesh and the one table that maps logical axes to it.
+"""The mesh and the tables that map logical axes to it.
 
-Parameters and activations name their axes (:mod:`bertjax.models`); :data:`RULES` says which mesh
-axis each goes to. The mesh has Auto axis types: XLA's partitioner fills in what is not said.
+Parameters and activations name their axes (:mod:`bertjax.models`). :data:`ACTIVATIONS` says which
+mesh axis those of activations go to, a preset of :data:`RULES` where parameters, and with them the
+optimizer's state, lie. The mesh has Auto axis types: XLA's partitioner fills in what is not said.
 """
 
 from __future__ import annotations
@@ -20,16 +21,39 @@ from bertjax.types import UserError
 
 BATCH_AXES = ("data", "fsdp")
 
-RULES: tuple[tuple[str, Any], ...] = (
+ACTIVATIONS: tuple[tuple[str, Any], ...] = (
     ("activation_batch", BATCH_AXES),
     ("activation_heads", "tensor"),
     ("activation_mlp", "tensor"),
-    ("vocab", "tensor"),
-    ("heads", "tensor"),
-    ("mlp", "tensor"),
-    ("embed", "fsdp"),
 )
-"""Logical axis to mesh axis; axes that are not listed are not sharded."""
+"""Logical axis of an activation to mesh axis; axes that are not listed are not sharded."""
+TENSOR = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"))
+FSDP = (("embed", "fsdp"),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Where parameters and optimizer state lie."""
+
+    parameters: tuple[tuple[str, str], ...] = ()
+    """Logical axis to mesh axis; axes that are not listed are not sharded."""
+    split_optimizer: bool = False
+    """The optimizer's state is split over the batch axes too, where the parameters are whole: each
+    device updates its part of them (ZeRO-1, Rajbhandari et al. 2020; weight-update sharding, Xu et
+    al. 2020)."""
+
+
+RULES: dict[str, Rules] = {
+    "data": Rules(),
+    "zero1": Rules(split_optimizer=True),
+    "fsdp": Rules(FSDP),
+    "tensor": Rules(TENSOR),
+    "zero1_tensor": Rules(TENSOR, split_optimizer=True),
+    "fsdp_tensor": Rules((*TENSOR, *FSDP)),
+}
+"""The presets, by the name that a config gives them. A mesh axis of size 1 splits nothing, so
+``fsdp_tensor`` on the mesh (8, 1, 1) is data parallelism."""
+DEFAULT_RULES = "fsdp_tensor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +89,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
-    """Compiles and runs with this mesh and :data:`RULES` in force."""
-    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+    """Compiles and runs with this mesh in force, and the rules of the activations.
+
+    The embedding tables have rules among them: they are gathered by width before they are used.
+    """
+    with jax.set_mesh(mesh), nn.logical_axis_rules((*ACTIVATIONS, *TENSOR)):
         yield
 
 
@@ -80,14 +107,24 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def param_shardings(boxed: Any, mesh: Mesh) -> Any:
+def check_rules(name: str, mesh: Mesh) -> None:
+    """Raises UserError if a preset leaves an axis of the mesh without work."""
+    used = {axis for _, axis in RULES[name].parameters}
+    if mesh.shape["tensor"] > 1 and "tensor" not in used:
+        raise UserError(
+            f"config field 'rules': '{name}' splits nothing over the mesh's tensor axis of "
+            f"{mesh.shape['tensor']}; set mesh.tensor=1, or take a preset whose name has 'tensor'"
+        )
+
+
+def param_shardings(boxed: Any, mesh: Mesh, rules: str = DEFAULT_RULES) -> Any:
     """Shardings of a tree of shapes that still carries its axis names.
 
-    ``boxed`` comes from ``jax.eval_shape`` of ``init``. Axes that the mesh size does not divide
-    stay whole.
+    ``boxed`` comes from ``jax.eval_shape`` of ``init``; ``rules`` names a preset. Axes that the
+    mesh size does not divide stay whole.
     """
     specs = nn.get_partition_spec(boxed)
-    shardings = nn.logical_to_mesh_sharding(specs, mesh, RULES)
+    shardings = nn.logical_to_mesh_sharding(specs, mesh, RULES[rules].parameters)
     return jax.tree.map(
         lambda leaf, sharding: _divisible(leaf.shape, sharding), nn.unbox(boxed), shardings
     )
@@ -100,6 +137,29 @@ def _divisible(shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding
         for size, axis in zip(shape, (*spec, *[None] * (len(shape) - len(spec))), strict=True)
     ]
     return NamedSharding(mesh, PartitionSpec(*kept))
+
+
+def update_sharding(shape: tuple[int, ...], sharding: NamedSharding, rules: str) -> NamedSharding:
+    """Where the optimizer's state of one parameter lies, and with it the gradient.
+
+    Like the parameter, unless the preset splits it further. Then each batch axis splits the longest
+    axis whose part it divides; a parameter that none divides stays whole.
+    """
+    mesh = sharding.mesh
+    if not RULES[rules].split_optimizer:
+        return sharding
+    given = (*sharding.spec, *[None] * (len(shape) - len(sharding.spec)))
+    axes: list[tuple[str, ...]] = [() if axis is None else (str(axis),) for axis in given]
+    taken = [int(np.prod([mesh.shape[name] for name in names])) for names in axes]
+    left = [size // parts for size, parts in zip(shape, taken, strict=True)]
+    for batch_axis in BATCH_AXES:
+        parts = mesh.shape[batch_axis]
+        fitting = [i for i, size in enumerate(left) if parts > 1 and size % parts == 0]
+        if fitting:
+            longest = max(fitting, key=lambda i: left[i])
+            axes[longest] += (batch_axis,)
+            left[longest] //= parts
+    return NamedSharding(mesh, PartitionSpec(*[names or None for names in axes]))
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, lead: int = 0) -> dict[str, jax.Array]:

@@ -54,7 +54,10 @@ def get_config(argument: str = "") -> ConfigDict:
             "seed": 0,
             "dtype": "float32",
             "unroll": 0,
+            "attention": "auto",  # xla, cudnn (NVIDIA), splash (TPU)
+            "remat": "none",  # dots, full: slower, with less memory
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "rules": "fsdp_tensor",  # or data, zero1, fsdp, tensor, zero1_tensor
             "eval_every": 0,  # steps; 0: each epoch
             "save_every": 1000,
             "log_every": 20,

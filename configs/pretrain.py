@@ -82,7 +82,10 @@ def defaults() -> dict[str, Any]:
         "seed": 0,
         "dtype": "float32",
         "unroll": 0,
+        "attention": "auto",  # xla, cudnn (NVIDIA), splash (TPU)
+        "remat": "none",  # dots, full: slower, with less memory
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+        "rules": "fsdp_tensor",  # or data, zero1, fsdp, tensor, zero1_tensor
         "workers": 0,
         "eval_every": 1000,
         "save_every": 1000,

@@ -99,7 +99,9 @@ def test_a_plan_adds_up(planned: Plan):
     assert 1 <= planned.compiled_flops / planned.model_flops <= 1.08
     assert planned.transfers is not None
     assert [(moved.kind, moved.link) for moved in planned.transfers] == [("all-reduce", "ICI")]
-    least = 2 * 7 / 8 * memory.parameters  # the gradients; those of the tied table come in two parts
+    least = (
+        2 * 7 / 8 * memory.parameters
+    )  # the gradients; those of the tied table come in two parts
     assert least <= planned.transfers[0].bytes <= 2.1 * least
 
 

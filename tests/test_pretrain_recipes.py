@@ -48,7 +48,7 @@ def test_a_recipe_builds_at_its_full_size(recipe: str):
     name = config.model.removeprefix(PRESET)
     shape = preset(name, PRESETS[name].vocab_size, config.architecture)
     mesh = make_mesh(MeshConfig())
-    _, trained = make_models(config, shape)
+    _, trained = make_models(config, shape, mesh)
     shapes = abstract_params(trained, mesh)
     jax.eval_shape(optimizer(config.optim, 0.0, 0.0).init, shapes)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -15,9 +15,9 @@ from bertjax.data.batching import Batch, Batcher, stack
 from bertjax.losses import correct, cross_entropy, mean, squared_error
 from bertjax.models import Dropout, Model
 from bertjax.optim import OptimConfig, path_of
-from bertjax.sharding import MeshConfig, make_mesh, on_mesh, shard_batch
+from bertjax.sharding import DEFAULT_RULES, MeshConfig, make_mesh, on_mesh, shard_batch
 from bertjax.train.objectives import OBJECTIVES
-from bertjax.train.state import TrainState, create_state
+from bertjax.train.state import TrainState, create_state, gradient_shardings
 from bertjax.train.step import Hyper, make_train_step
 from bertjax.types import HeadConfig, ModelConfig, UserError
 
@@ -52,17 +52,18 @@ def some_examples(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def batches(multiple: int, accumulation: int = 1) -> list[Batch]:
+def batches(multiple: int, accumulation: int = 1, count: int = len(EXAMPLES)) -> list[Batch]:
     """All of one shape, so that each mesh compiles once."""
+    sizes = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
     batcher = Batcher(16 // accumulation, 32, multiple=multiple)
     stacked = stack(
         [
-            batcher.micro_batches(some_examples(count, seed), accumulation)
-            for seed, count in enumerate(EXAMPLES)
+            batcher.micro_batches(some_examples(size, seed), accumulation)
+            for seed, size in enumerate(sizes)
         ],
         pad_id=0,
     )
-    return [{name: value[i] for name, value in stacked.items()} for i in range(len(EXAMPLES))]
+    return [{name: value[i] for name, value in stacked.items()} for i in range(count)]
 
 
 @dataclasses.dataclass
@@ -70,12 +71,14 @@ class Runner:
     """The jitted step on one mesh."""
 
     mesh: Mesh
+    rules: str = DEFAULT_RULES
 
     def __post_init__(self) -> None:
-        self.start = create_state(MODEL, OPTIM, self.mesh, seed=0)
+        self.start = create_state(MODEL, OPTIM, self.mesh, seed=0, rules=self.rules)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.start)
         objective = OBJECTIVES["classification"](MODEL, "task")
-        step = make_train_step(objective, OPTIM, STEPS)
+        gradients = gradient_shardings(MODEL, self.mesh, self.rules)
+        step = make_train_step(objective, OPTIM, STEPS, gradient_shardings=gradients)
         self.step: Any = jax.jit(step, out_shardings=(shardings, None))
 
     def __call__(
@@ -114,15 +117,6 @@ def assert_same_training(got: tuple[Any, list[Any]], want: tuple[Any, list[Any]]
         np.testing.assert_allclose(
             leaf, expected[path], rtol=0, atol=1e-5 * max(largest, 1e-2), err_msg=path_of(path)
         )
-
-
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)], ids=str)
-def test_every_mesh_equals_one_device(single: Runner, shape: tuple[int, int, int]):
-    """With dropout on, though the rows are padded to another number: the random streams agree."""
-    one, many = batches(1), batches(8)
-    assert one[0]["token_ids"].shape != many[0]["token_ids"].shape
-    mesh = make_mesh(MeshConfig(*shape))
-    assert_same_training(Runner(mesh).train(many), single.train(one))
 
 
 def test_micro_batches_equal_one_batch(single: Runner):

@@ -18,11 +18,11 @@ from bertjax.analysis.subjects import preset_models
 from bertjax.data.batching import Batch
 from bertjax.flops import measured_peak, peak_flops
 from bertjax.models import Electra, Model
-from bertjax.sharding import make_mesh, on_mesh, shard_batch
+from bertjax.sharding import check_rules, make_mesh, on_mesh, shard_batch
 from bertjax.train.pretrain_config import PretrainConfig, stretches
 from bertjax.train.pretrain_models import batch_flops, dropout_rates, make_objective
 from bertjax.train.run_config import DTYPES
-from bertjax.train.state import TrainState, create_state
+from bertjax.train.state import TrainState, create_state, gradient_shardings
 from bertjax.train.step import Hyper, Step, make_train_step
 from bertjax.types import ModelConfig
 
@@ -65,12 +65,16 @@ def benchmark(config: PretrainConfig, steps: int = 10, rounds: int = 3) -> Measu
       UserError: if the model is no preset, which is all that is known without weights.
     """
     mesh = make_mesh(config.mesh)
+    check_rules(config.rules, mesh)
     model, trained = preset_models(config, mesh)
     part = stretches(config)[0]
     batch = full_rows(model.config, config, part.batch_size, part.max_length)
-    state = create_state(trained, config.optim, mesh, config.seed)
+    state = create_state(trained, config.optim, mesh, config.seed, rules=config.rules)
     step = make_train_step(
-        make_objective(config, trained), config.optim, stretches(config)[-1].last
+        make_objective(config, trained),
+        config.optim,
+        stretches(config)[-1].last,
+        gradient_shardings=gradient_shardings(trained, mesh, config.rules),
     )
     flops = batch_flops(trained, batch)
     hyper = Hyper.of(config.optim, dropout_rates(config, model.config))

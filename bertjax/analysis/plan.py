@@ -25,7 +25,7 @@ from bertjax.analysis.hlo import parse
 from bertjax.analysis.hlo_costs import Costs, costs
 from bertjax.analysis.roofline import Estimate, Transfer, estimate, transfers
 from bertjax.analysis.subjects import Experiment, Subject, subject
-from bertjax.sharding import batch_divisor, make_mesh, on_mesh
+from bertjax.sharding import batch_divisor, check_rules, make_mesh, on_mesh
 from bertjax.train.state import TrainState, abstract_train_state
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -68,7 +68,7 @@ class Plan:
     length: int
     accumulation: int
     options: dict[str, str]
-    """Fields that change how the step is computed, if the experiment has them."""
+    """Fields that change how the step is computed."""
     memory: Memory
     fits: bool
     model_flops: float
@@ -113,9 +113,10 @@ def plan(experiment: Experiment, length: int, topology: Topology, devices: Seque
       UserError: for a mesh or batch that cannot be divided, or a model that is no preset.
     """
     mesh = make_mesh(experiment.mesh, devices)
+    check_rules(experiment.rules, mesh)
     found = subject(experiment, length, mesh)
     experiment.check_batch(found.batch_size, batch_divisor(mesh))
-    state = _state(experiment, found, mesh)
+    state = abstract_train_state(found.trained, experiment.optim, mesh, experiment.rules)
     began = time.perf_counter()
     with unheard() as chatter:
         compiled, needed = _compile(found, state, mesh)
@@ -130,7 +131,7 @@ def plan(experiment: Experiment, length: int, topology: Topology, devices: Seque
         rows=found.rows,
         length=length,
         accumulation=experiment.accumulation,
-        options={name: getattr(experiment, name) for name in OPTIONS if hasattr(experiment, name)},
+        options={name: getattr(experiment, name) for name in OPTIONS},
         memory=memory,
         fits=compiled is not None and memory.total <= memory.capacity,
         model_flops=found.flops,
@@ -141,12 +142,6 @@ def plan(experiment: Experiment, length: int, topology: Topology, devices: Seque
         remarks=_remarks(counted, chatter()),
         compile_seconds=seconds,
     )
-
-
-def _state(experiment: Experiment, found: Subject, mesh: Mesh) -> TrainState:
-    rules = getattr(experiment, "rules", None)
-    extra = () if rules is None else (rules,)
-    return abstract_train_state(found.trained, experiment.optim, mesh, *extra)
 
 
 def _compile(found: Subject, state: TrainState, mesh: Mesh) -> tuple[Any, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from bertjax.analysis.chips import Topology
 from bertjax.analysis.plan import Plan, plan
 from bertjax.analysis.subjects import Experiment
-from bertjax.sharding import MeshConfig
+from bertjax.sharding import DEFAULT_RULES, MeshConfig
 from bertjax.types import UserError
 
 REMATS = ("none", "dots", "full")
@@ -52,7 +52,7 @@ def flags(before: Experiment, after: Experiment) -> str:
         sizes = dataclasses.asdict(after.mesh).items()
         words.append("--mesh=" + ",".join(f"{name}:{size}" for name, size in sizes))
     for field in ("accumulation", "remat", "rules"):
-        if getattr(before, field, None) != getattr(after, field, None):
+        if getattr(before, field) != getattr(after, field):
             words.append(f"--config.{field}={getattr(after, field)}")
     return " ".join(words)
 
@@ -61,18 +61,15 @@ def describe(experiment: Experiment) -> str:
     """A setting in a few words."""
     mesh = dataclasses.asdict(experiment.mesh)
     words = [f"{name}:{size}" for name, size in mesh.items()]
-    named = [f"{experiment.accumulation} micro-batches"]
-    for field in ("remat", "rules"):
-        if hasattr(experiment, field):
-            named.append(f"{field} {getattr(experiment, field)}")
-    return f"mesh {','.join(words)}, {', '.join(named)}"
+    how = f"remat {experiment.remat}, rules {experiment.rules}"
+    return f"mesh {','.join(words)}, {experiment.accumulation} micro-batches, {how}"
 
 
 def nearest_fit(experiment: Experiment, first: Plan, make: Make) -> Option | None:
     """The setting nearest to one that does not fit that does; None where none was found.
 
-    Tried are, in this order: more micro-batches; a smaller part of the activations kept, where the
-    experiment has a field for that; parameters and optimizer shared out over the chips.
+    Tried are, in this order: more micro-batches; less of the activations kept; parameters and
+    optimizer shared out over the chips; both.
     """
     sharded = _sharded(experiment, first.topology.chips)
     for changed in (experiment, *_remats(experiment), sharded, *_remats(sharded)):
@@ -86,8 +83,8 @@ def nearest_fit(experiment: Experiment, first: Plan, make: Make) -> Option | Non
 
 
 def search(experiment: Experiment, topology: Topology, make: Make, note: Note) -> list[Option]:
-    """All settings that fit, the fastest first: meshes, remat and rules if the experiment has them,
-    each with the fewest micro-batches that fit.
+    """All settings that fit, the fastest first: meshes, remat and rules, each with the fewest
+    micro-batches that fit.
     """
     found = []
     for candidate in settings(experiment, topology.chips):
@@ -112,34 +109,32 @@ def settings(experiment: Experiment, chips: int) -> Iterator[Experiment]:
     meshes += [MeshConfig(-1, HOST, 1)] * (chips > HOST)
     meshes += [MeshConfig(-1, 1, tensor) for tensor in TENSOR if chips % tensor == 0]
     for mesh in meshes if chips > 1 else meshes[:1]:
-        sharded = dataclasses.replace(experiment, mesh=mesh)
+        sharded = dataclasses.replace(experiment, mesh=mesh, rules=DEFAULT_RULES)
         for option in (sharded, *_zero1(sharded)):
             yield from (option, *_remats(option))
 
 
 def _zero1(experiment: Experiment) -> list[Experiment]:
-    """With the optimizer's state shared out over the data axis, if there is a field for that."""
+    """With the optimizer's state shared out over the chips that share the batch."""
     data_only = experiment.mesh.fsdp == 1 and experiment.mesh.tensor == 1
-    return _with(experiment, "rules", ["zero1"]) if data_only else []
+    return [dataclasses.replace(experiment, rules="zero1")] if data_only else []
 
 
 def _remats(experiment: Experiment) -> list[Experiment]:
-    """With less kept for the backward pass, if the experiment has a field for that."""
-    now = getattr(experiment, "remat", None)
-    return _with(experiment, "remat", REMATS[REMATS.index(now) + 1 :]) if now in REMATS else []
-
-
-def _with(experiment: Experiment, field: str, values: Sequence[str]) -> list[Experiment]:
-    if not hasattr(experiment, field):
-        return []
-    return [dataclasses.replace(experiment, **{field: value}) for value in values]
+    """With less kept for the backward pass."""
+    left = REMATS[REMATS.index(experiment.remat) + 1 :]
+    return [dataclasses.replace(experiment, remat=remat) for remat in left]
 
 
 def _sharded(experiment: Experiment, chips: int) -> Experiment:
     """With parameters over all chips that now only share the batch."""
     if chips == 1:
         return experiment
-    return dataclasses.replace(experiment, mesh=MeshConfig(1, -1, experiment.mesh.tensor))
+    tensor = experiment.mesh.tensor
+    rules = "fsdp_tensor" if tensor > 1 else "fsdp"
+    if experiment.rules == DEFAULT_RULES:
+        rules = DEFAULT_RULES
+    return dataclasses.replace(experiment, mesh=MeshConfig(1, -1, tensor), rules=rules)
 
 
 def _first_fit(experiment: Experiment, make: Make) -> Option | None:

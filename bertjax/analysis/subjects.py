@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
-import inspect
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +17,10 @@ from bertjax.flops import step_flops
 from bertjax.models import PRESETS, Dropout, Electra, Model
 from bertjax.sharding import BATCH_AXES, batch_divisor
 from bertjax.tasks import Task, get_task
+from bertjax.train import execution as executions
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.corpora import SPARE
+from bertjax.train.execution import execution
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrain_config import PRESET, PretrainConfig, Stretch, preset, stretches
 from bertjax.train.pretrain_models import (
@@ -31,8 +30,7 @@ from bertjax.train.pretrain_models import (
     multiplier,
     rows_flops,
 )
-from bertjax.train.run_config import DTYPES
-from bertjax.train.state import TrainState
+from bertjax.train.state import TrainState, gradient_shardings
 from bertjax.train.step import Hyper, Step, make_train_step
 from bertjax.types import ModelConfig, UserError
 
@@ -95,18 +93,15 @@ def preset_models(config: PretrainConfig, mesh: Mesh) -> tuple[Model, Model | El
     """
     name = _preset_name(config.model)
     vocab_size = PRESETS[name].vocab_size if name in PRESETS else 0
-    shape = preset(name, vocab_size, config.architecture)
-    where = (mesh,) if "mesh" in inspect.signature(make_models).parameters else ()
-    return make_models(config, shape, *where)
+    return make_models(config, preset(name, vocab_size, config.architecture), mesh)
 
 
 def _finetuned(config: FinetuneConfig, shape: ModelConfig, task: Task, mesh: Mesh) -> Model:
     """The model that a fine-tuning run trains, as :mod:`bertjax.train.finetune` makes it."""
-    heads = ((task.name, task.head),)
-    if importlib.util.find_spec("bertjax.train.execution"):
-        execution = importlib.import_module("bertjax.train.execution").execution
-        return Model(shape, heads, **execution(config, shape, mesh, config.max_length))
-    return Model(shape, heads, DTYPES[config.dtype], config.unroll)
+    how = execution(config, shape, mesh, config.max_length)
+    if pad := getattr(executions, "padded_vocabulary", None):
+        shape = pad(config, shape, mesh)
+    return Model(shape, ((task.name, task.head),), **how)
 
 
 def _preset_name(model: str) -> str:
@@ -133,7 +128,6 @@ def subject(experiment: Experiment, length: int, mesh: Mesh) -> Subject:
     Raises:
       UserError: if the model is no preset, or what it cannot be trained on.
     """
-    experiment = dataclasses.replace(experiment, unroll=experiment.unroll or 1)
     if isinstance(experiment, FinetuneConfig):
         return _finetuning(dataclasses.replace(experiment, max_length=length), mesh)
     parts = [part for part in stretches(experiment) if part.max_length == length]
@@ -161,7 +155,11 @@ def _pretraining(config: PretrainConfig, parts: list[Stretch], mesh: Mesh) -> Su
         experiment=config,
         trained=trained,
         step=make_train_step(
-            make_objective(config, trained), config.optim, steps, multiplier(config)
+            make_objective(config, trained),
+            config.optim,
+            steps,
+            multiplier(config),
+            gradient_shardings(trained, mesh, config.rules),
         ),
         dropout=dropout_rates(config, model.config),
         batch={name: ((*micro, *value.shape), value.dtype) for name, value in row.items()},
@@ -208,7 +206,10 @@ def _finetuning(config: FinetuneConfig, mesh: Mesh) -> Subject:
         experiment=config,
         trained=model,
         step=make_train_step(
-            OBJECTIVES[task.head.kind](model, task.name), config.optim, max(steps, 1)
+            OBJECTIVES[task.head.kind](model, task.name),
+            config.optim,
+            max(steps, 1),
+            gradient_shardings=gradient_shardings(model, mesh, config.rules),
         ),
         dropout=Dropout.of(shape) if rate is None else Dropout.at(rate, shape),
         batch=batch,

@@ -9,14 +9,15 @@ H head width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from bertjax.models.attention import attention, segment_bias
+from bertjax.models.attention import Implementation, Mask, attention
 from bertjax.models.layers import (
     HIDDEN_AXES,
     Dense,
@@ -26,7 +27,13 @@ from bertjax.models.layers import (
     drop,
     parameter,
 )
-from bertjax.types import ModelConfig
+from bertjax.models.splash import KEPT
+from bertjax.types import ModelConfig, UserError
+
+Remat = Literal["none", "dots", "full"]
+REMATS = get_args(Remat)
+"""What of a layer is computed again in the backward pass: nothing, all but its projections, or all.
+"""
 
 
 class Embeddings(nn.Module):
@@ -87,7 +94,7 @@ class SelfAttention(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array, bias: Array, dropout: Dropout | None) -> Array:
+    def __call__(self, x: Array, mask: Mask, dropout: Dropout | None) -> Array:
         config = self.config
 
         def project(name: str) -> Array:
@@ -100,7 +107,9 @@ class SelfAttention(nn.Module):
             self.sow("intermediates", "attention", weights)
             return drop(self, weights, dropout and dropout.attention)
 
-        mixed = attention(project("query"), project("key"), project("value"), bias, dropped)
+        mixed = attention(project("query"), project("key"), project("value"), mask, dropped)
+        if mask.implementation != "xla" and dropout is not None:
+            self.make_rng("dropout")  # not used: so that all that follows draws as on the xla path
         shape, axes = (config.hidden_size,), ("heads", "kv", "embed")
         output = Dense(shape, axes, config.initializer_range, self.dtype, contract=2, name="output")
         y = output(mixed)
@@ -139,27 +148,49 @@ class Layer(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array, bias: Array, dropout: Dropout | None) -> tuple[Array, None]:
+    def __call__(self, x: Array, mask: Mask, dropout: Dropout | None) -> tuple[Array, None]:
         x = nn.with_logical_constraint(x, HIDDEN_AXES)
-        x = SelfAttention(self.config, self.dtype, name="attention")(x, bias, dropout)
+        x = SelfAttention(self.config, self.dtype, name="attention")(x, mask, dropout)
         x = FeedForward(self.config, self.dtype, name="mlp")(x, dropout)
         self.sow("intermediates", "hidden", x)
         return x, None
 
 
-def layer_stack(config: ModelConfig, unroll: int) -> Any:
+def layer_stack(config: ModelConfig, unroll: int, remat: Remat) -> Any:
     """The class of all layers as one: scans of :class:`Layer`, with its call.
 
     Parameters have the leading axes of ``config.layer_stack``. In ALBERT (Lan et al. 2020, 3.1) a
     group's parameters serve every one of its repetitions.
     """
     if config.layer_groups is None:
-        return _scan(Layer, config.num_layers, unroll, "layers")
-    group = Layer
-    if config.inner_layers > 1:
-        group = _scan(group, config.inner_layers, unroll, "inner_layers")
-    group = _scan(group, config.num_layers // config.layer_groups, unroll, None)
-    return _scan(group, config.layer_groups, unroll, "layers")
+        scans: list[tuple[int, str | None]] = [(config.num_layers, "layers")]
+    else:
+        repetitions = config.num_layers // config.layer_groups
+        inner = [(config.inner_layers, "inner_layers")] * (config.inner_layers > 1)
+        scans = [*inner, (repetitions, None), (config.layer_groups, "layers")]
+    stack = _remat(Layer, remat, in_loop=any(length > unroll for length, _ in scans))
+    for length, axis in scans:  # from the innermost
+        stack = _scan(stack, length, unroll, axis)
+    return stack
+
+
+def _remat(module: Any, remat: Remat, in_loop: bool) -> Any:
+    """A module of which a part is computed again in the backward pass.
+
+    "dots" keeps the projections, which are most of a layer's work and grow with the length, and not
+    the attention scores, which grow with its square: they are products with batch axes. It keeps
+    splash's result too, which is as small and no product. In a loop the backward pass is another
+    loop, whose work XLA cannot merge with that of the forward pass; only without one must that be
+    prevented, which costs fusions.
+    """
+    if remat == "none":
+        return module
+    policies = jax.checkpoint_policies
+    kept = policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(KEPT)
+    )
+    policy = kept if remat == "dots" else None
+    return nn.remat(module, policy=policy, prevent_cse=not in_loop)
 
 
 def _scan(module: Any, length: int, unroll: int, axis: str | None) -> Any:
@@ -187,11 +218,14 @@ class Encoder(nn.Module):
     with_pooler: bool = True
     unroll: int = 1
     """Layers run in one iteration of the scan; changes speed and compile time, not the result."""
+    attention: Implementation = "xla"
+    """Only ``xla`` drops attention weights and keeps them for inspection."""
+    remat: Remat = "none"
 
     def setup(self) -> None:
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
-        self.layers = layer_stack(config, self.unroll)(config, self.dtype)
+        self.layers = layer_stack(config, self.unroll, self.remat)(config, self.dtype)
         if self.with_pooler:
             shape, axes = (config.hidden_size,), ("embed", "embed_out")
             self.pooler = Dense(shape, axes, config.initializer_range, self.dtype)
@@ -219,8 +253,15 @@ class Encoder(nn.Module):
         """
         x = self.embeddings(token_ids, type_ids, positions, dropout)
         self.sow("intermediates", "embedded", x)
-        x, _ = self.layers(x, segment_bias(segment_ids), dropout)
+        x, _ = self.layers(x, self._mask(segment_ids, dropout), dropout)
         return x
+
+    def _mask(self, segment_ids: Array, dropout: Dropout | None) -> Mask:
+        rate = dropout and dropout.attention
+        if self.attention != "xla" and isinstance(rate, int | float) and rate:
+            raise UserError(f"{self.attention} attention cannot drop attention weights; use xla")
+        # Parameters do not depend on it, and the batch they are made with is too short for some.
+        return Mask.of(segment_ids, "xla" if self.is_initializing() else self.attention)
 
     def pool(self, first: Array) -> Array:
         """The [CLS] states ``[E, D]`` through the tanh pooler, or unchanged without one."""

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from bertjax.models.encoder import Encoder
+from bertjax.models.attention import Implementation
+from bertjax.models.encoder import Encoder, Remat
 from bertjax.models.heads import Heads
 from bertjax.models.layers import Dropout
 from bertjax.types import HeadConfig, ModelConfig
@@ -44,9 +45,13 @@ class Model(nn.Module):
     head_configs: tuple[tuple[str, HeadConfig], ...] = ()
     dtype: DTypeLike = jnp.float32
     unroll: int = 1
+    attention: Implementation = "xla"
+    remat: Remat = "none"
 
     def setup(self) -> None:
-        self.encoder = Encoder(self.config, self.dtype, self.with_pooler, self.unroll)
+        self.encoder = Encoder(
+            self.config, self.dtype, self.with_pooler, self.unroll, self.attention, self.remat
+        )
         self.heads = Heads(self.config, self.head_configs, self.dtype)
 
     @property
@@ -108,7 +113,7 @@ def all_states(model: Model, params: Any, batch: Batch) -> tuple[Array, Array]:
       ``[layers + 1, rows, length, D]``, the embeddings first, and
       ``[layers, rows, heads, length, length]``.
     """
-    _, variables = model.apply(
+    _, variables = model.clone(attention="xla", remat="none").apply(
         {"params": params}, batch, method="encode", mutable=["intermediates"]
     )
     kept: Any = cast(Any, variables)["intermediates"]["encoder"]

@@ -19,16 +19,21 @@ from bertjax.data.batching import Batcher
 from bertjax.data.pipeline import Stream
 from bertjax.models import Dropout, Model
 from bertjax.optim import check_patterns
-from bertjax.sharding import batch_divisor, make_mesh
+from bertjax.sharding import batch_divisor, check_rules, make_mesh
 from bertjax.tasks import Task, get_task
 from bertjax.train import workdir as workdirs
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.evaluate import Evaluator, Forward
+from bertjax.train.execution import execution
 from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrained import Pretrained, load_pretrained
-from bertjax.train.run_config import DTYPES
-from bertjax.train.state import abstract_params, abstract_state, create_state
+from bertjax.train.state import (
+    abstract_params,
+    abstract_state,
+    create_state,
+    gradient_shardings,
+)
 from bertjax.train.step import Hyper, make_train_step
 from bertjax.types import UserError
 
@@ -90,6 +95,7 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
 def assemble(config: FinetuneConfig, task: Task) -> Parts:
     """Reads model and data, and checks that they and the config fit together."""
     mesh = make_mesh(config.mesh)
+    check_rules(config.rules, mesh)
     config.check_batch(config.batch_size, batch_divisor(mesh))
     if "train" not in task.splits:
         raise UserError(f"task '{task.name}' has no train split; it can only be predicted")
@@ -100,10 +106,8 @@ def assemble(config: FinetuneConfig, task: Task) -> Parts:
     labels = task.labels if task.kind == "classification" else None
     pretrained = load_pretrained(config.model, head, labels, new_heads=config.new_head)
     _check_length(config, pretrained)
-    unroll = config.unroll or (
-        pretrained.config.num_layers if jax.default_backend() == "cpu" else 1
-    )
-    model = Model(pretrained.config, tuple(head.items()), DTYPES[config.dtype], unroll)
+    how = execution(config, pretrained.config, mesh, config.max_length)
+    model = Model(pretrained.config, tuple(head.items()), **how)
     steps = config.steps or math.ceil(len(records) * config.epochs / config.batch_size)
     evaluators = make_evaluators(config, task, pretrained, model, mesh)
     return Parts(config, task, pretrained, model, mesh, records, evaluators, steps)
@@ -149,9 +153,9 @@ def document(parts: Parts) -> dict[str, Any]:
 def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
     """Makes the state and the stream, and runs the loop."""
     config, task = parts.config, parts.task
-    state = create_state(
-        parts.model, config.optim, parts.mesh, config.seed, parts.pretrained.params
-    )
+    mesh, rules, params = parts.mesh, config.rules, parts.pretrained.params
+    state = create_state(parts.model, config.optim, mesh, config.seed, params, rules)
+    shardings = gradient_shardings(parts.model, mesh, rules)
     objective = OBJECTIVES[task.head.kind](parts.model, task.name)
     per_epoch = math.ceil(len(parts.records) / config.batch_size)
     loop = Loop(
@@ -163,10 +167,10 @@ def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
             patience=config.patience,
             main_metric=parts.main_metric,
         ),
-        train_step=make_train_step(objective, config.optim, parts.steps),
+        train_step=make_train_step(objective, config.optim, parts.steps, None, shardings),
         hyper=Hyper.of(config.optim, _dropout(parts)),
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
-        mesh=parts.mesh,
+        mesh=mesh,
         batches=make_stream(parts).starting_at,
         evaluate=(lambda params: _evaluate(parts.evaluators, params)) if parts.evaluators else None,
         checkpoints=checkpoints,

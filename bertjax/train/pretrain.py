@@ -21,7 +21,7 @@ from bertjax.data.documents import tokenizer_hash
 from bertjax.data.pretraining import row_batches
 from bertjax.models import Electra, Model
 from bertjax.optim import check_patterns
-from bertjax.sharding import batch_divisor, make_mesh
+from bertjax.sharding import batch_divisor, check_rules, make_mesh
 from bertjax.train import workdir as workdirs
 from bertjax.train.corpora import Corpora, open_corpora
 from bertjax.train.held_out import evaluate_all, make_evaluators
@@ -37,7 +37,7 @@ from bertjax.train.pretrain_models import (
     multiplier,
 )
 from bertjax.train.pretrained import load_pretrained
-from bertjax.train.state import abstract_params, create_state
+from bertjax.train.state import abstract_params, create_state, gradient_shardings
 from bertjax.train.step import Hyper, make_train_step
 from bertjax.types import ModelConfig, UserError
 
@@ -84,6 +84,7 @@ def pretrain(config: PretrainConfig, workdir: str) -> dict[str, Any]:
 def assemble(config: PretrainConfig) -> PretrainParts:
     """Opens corpora and model, and checks that they and the config fit together."""
     mesh = make_mesh(config.mesh)
+    check_rules(config.rules, mesh)
     parts = stretches(config)
     for part in parts:
         config.check_batch(part.batch_size, batch_divisor(mesh))
@@ -98,7 +99,7 @@ def assemble(config: PretrainConfig) -> PretrainParts:
             f"max_length {longest} is more than the {model_config.max_length} positions of "
             f"{config.model}; lower it{more}"
         )
-    model, trained = make_models(config, model_config)
+    model, trained = make_models(config, model_config, mesh)
     if config.freeze:
         check_patterns(abstract_params(trained, mesh), config.freeze, "config field 'freeze'")
     return PretrainParts(config, corpora, model, trained, params, notes, mesh, parts)
@@ -163,10 +164,12 @@ def _is_pair(parts: PretrainParts) -> bool:
 def run(parts: PretrainParts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
     """Makes the state and the stream, and runs the loop."""
     config = parts.config
-    state = create_state(parts.trained, config.optim, parts.mesh, config.seed, parts.params)
+    mesh, rules = parts.mesh, config.rules
+    state = create_state(parts.trained, config.optim, mesh, config.seed, parts.params, rules)
     objective = make_objective(config, parts.trained)
+    shardings = gradient_shardings(parts.trained, mesh, rules)
     steps = parts.stretches[-1].last
-    evaluators = make_evaluators(parts.corpora, objective, parts.mesh)
+    evaluators = make_evaluators(parts.corpora, objective, mesh)
     loop = Loop(
         config=LoopConfig(
             steps=steps,
@@ -176,10 +179,10 @@ def run(parts: PretrainParts, folder: epath.Path, checkpoints: Checkpoints) -> O
             save_every=config.save_every,
             peak_flops=device_peak(config) * jax.device_count(),
         ),
-        train_step=make_train_step(objective, config.optim, steps, multiplier(config)),
+        train_step=make_train_step(objective, config.optim, steps, multiplier(config), shardings),
         hyper=Hyper.of(config.optim, dropout_rates(config, parts.model.config)),
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
-        mesh=parts.mesh,
+        mesh=mesh,
         batches=lambda step: batches(parts, step),
         evaluate=(lambda params: evaluate_all(evaluators, params)) if evaluators else None,
         checkpoints=checkpoints,

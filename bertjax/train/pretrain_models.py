@@ -8,14 +8,15 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from bertjax.data.batching import Batch
 from bertjax.flops import peak_flops, step_flops
 from bertjax.models import Dropout, Electra, Model
 from bertjax.optim import schedule
+from bertjax.train.execution import execution
 from bertjax.train.objectives import Objective, pretraining, replaced_token
 from bertjax.train.pretrain_config import PretrainConfig, Stretch, stretches
-from bertjax.train.run_config import DTYPES
 from bertjax.types import HeadConfig, ModelConfig
 
 HEADS: dict[str, HeadConfig] = {
@@ -26,11 +27,17 @@ HEADS: dict[str, HeadConfig] = {
 }
 
 
-def make_models(config: PretrainConfig, shape: ModelConfig) -> tuple[Model, Model | Electra]:
-    """The model that is trained for use, and all that is trained: with ELECTRA's generator."""
-    unroll = config.unroll or (shape.num_layers if jax.default_backend() == "cpu" else 1)
+def make_models(
+    config: PretrainConfig, shape: ModelConfig, mesh: Mesh
+) -> tuple[Model, Model | Electra]:
+    """The model that is trained for use, and all that is trained: with ELECTRA's generator.
+
+    Raises:
+      UserError: as :func:`~bertjax.train.execution.execution`.
+    """
+    longest = max(part.max_length for part in stretches(config))
     heads = tuple((name, HEADS[name]) for name in config.heads)
-    model = Model(shape, heads, DTYPES[config.dtype], unroll)
+    model = Model(shape, heads, **execution(config, shape, mesh, longest))
     if config.objective == "replaced_token":
         return model, Electra.of(model, config.generator_size)
     return model, model

@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Self
 import jax.numpy as jnp
 
 from bertjax.data.batching import round_up
+from bertjax.models.attention import WANTED
+from bertjax.models.encoder import REMATS
 from bertjax.optim import OptimConfig
-from bertjax.sharding import MeshConfig
+from bertjax.sharding import DEFAULT_RULES, RULES, MeshConfig
 from bertjax.types import UserError, from_mapping, nearest
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -44,7 +46,14 @@ class RunConfig:
     """Of the computation; parameters are float32."""
     unroll: int = 0
     """Layers a scan iteration; 0: all of them on a CPU, one elsewhere."""
+    attention: str = "auto"
+    """``xla``, ``cudnn`` or ``splash``; ``auto``: the one of the platform."""
+    remat: str = "none"
+    """What the backward pass computes again to save memory: ``none``, ``dots`` (all but the layers'
+    projections) or ``full`` (the layers whole)."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    rules: str = DEFAULT_RULES
+    """Where parameters and optimizer state lie, a name of :data:`bertjax.sharding.RULES`."""
     save_every: int = 1000
     log_every: int = 20
     export: bool = True
@@ -62,6 +71,9 @@ class RunConfig:
             if value < least:
                 raise UserError(f"config field '{field}' must be at least {least}, not {value}")
         self.check_word("dtype", DTYPES)
+        self.check_word("attention", WANTED)
+        self.check_word("remat", REMATS)
+        self.check_word("rules", RULES)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config field 'seed' must be in [0, 2**32), not {self.seed}")
         if self.dropout is not None and not 0 <= self.dropout < 1:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from bertjax.models import Electra, Model
 from bertjax.models.model import example_batch
 from bertjax.optim import OptimConfig, optimizer, path_of
-from bertjax.sharding import param_shardings, replicated
+from bertjax.sharding import DEFAULT_RULES, param_shardings, replicated, update_sharding
 from bertjax.types import UserError
 
 
@@ -29,25 +29,30 @@ class TrainState:
     optimizer: Any
 
 
-def abstract_params(model: Model | Electra, mesh: Mesh) -> Any:
-    """The shapes of the parameters with their shardings; nothing is computed."""
+def abstract_params(model: Model | Electra, mesh: Mesh, rules: str = DEFAULT_RULES) -> Any:
+    """The shapes of the parameters with their shardings; nothing is computed.
+
+    ``rules`` names a preset of :data:`bertjax.sharding.RULES`.
+    """
     boxed: Any = jax.eval_shape(
         lambda: model.init(jax.random.key(0), example_batch(model.config), method="initialise")
     )["params"]
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         nn.unbox(boxed),
-        param_shardings(boxed, mesh),
+        param_shardings(boxed, mesh, rules),
     )
 
 
-def abstract_train_state(model: Model | Electra, config: OptimConfig, mesh: Mesh) -> TrainState:
+def abstract_train_state(
+    model: Model | Electra, config: OptimConfig, mesh: Mesh, rules: str = DEFAULT_RULES
+) -> TrainState:
     """Shapes and shardings of the state that :func:`create_state` makes; nothing is computed."""
-    params = abstract_params(model, mesh)
+    params = abstract_params(model, mesh, rules)
     moments = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(optimizer(config, 0.0, 0.0).init, params),
-        optimizer_shardings(config, params, mesh),
+        optimizer_shardings(config, params, mesh, rules),
     )
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
     return TrainState(step, params, moments)
@@ -59,15 +64,16 @@ def create_state(
     mesh: Mesh,
     seed: int,
     pretrained: Mapping[str, Any] | None = None,
+    rules: str = DEFAULT_RULES,
 ) -> TrainState:
-    """The state before the first step.
+    """The state before the first step, made where it will lie.
 
     ``pretrained`` is a (partial) tree of host arrays that replaces what the seed would give.
 
     Raises:
       UserError: if a pretrained array has another shape than the model's, by its path.
     """
-    shapes = abstract_params(model, mesh)
+    shapes = abstract_params(model, mesh, rules)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
     def init(key: Array) -> Any:
@@ -78,7 +84,7 @@ def create_state(
     params = replace_params(params, pretrained or {})
     state = jax.jit(
         lambda p: optimizer(config, 0.0, 0.0).init(p),
-        out_shardings=optimizer_shardings(config, shapes, mesh),
+        out_shardings=optimizer_shardings(config, shapes, mesh, rules),
     )(params)
     return TrainState(jax.device_put(jnp.int32(0), replicated(mesh)), params, state)
 
@@ -90,11 +96,21 @@ def abstract_state(state: TrainState) -> TrainState:
     )
 
 
-def optimizer_shardings(config: OptimConfig, shapes: Any, mesh: Mesh) -> Any:
-    """Moments lie like the parameters they belong to; counters are replicated."""
-    by_path = {
-        path_of(path): leaf.sharding for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
-    }
+def gradient_shardings(model: Model | Electra, mesh: Mesh, rules: str = DEFAULT_RULES) -> Any:
+    """Where the gradients lie when the optimizer takes them: like its own state."""
+    return _update_shardings(abstract_params(model, mesh, rules), rules)
+
+
+def _update_shardings(shapes: Any, rules: str) -> Any:
+    return jax.tree.map(lambda leaf: update_sharding(leaf.shape, leaf.sharding, rules), shapes)
+
+
+def optimizer_shardings(
+    config: OptimConfig, shapes: Any, mesh: Mesh, rules: str = DEFAULT_RULES
+) -> Any:
+    """Moments lie like the gradients, counters are replicated."""
+    parts = jax.tree_util.tree_leaves_with_path(_update_shardings(shapes, rules))
+    by_path = {path_of(path): sharding for path, sharding in parts}
     abstract = jax.eval_shape(optimizer(config, 0.0, 0.0).init, shapes)
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> Any:

@@ -49,12 +49,14 @@ def make_train_step(
     config: OptimConfig,
     steps: int,
     multiplier: optax.Schedule | None = None,
+    gradient_shardings: Any = None,
 ) -> Step:
     """The step of a run of ``steps`` steps, to be given to ``jax.jit``.
 
     The batch's arrays have a leading axis of micro-batches; each loss is divided by its weight in
     all of them. The key is the run's; the step folds its number into it. ``multiplier`` gives the
-    share of the learning rate at a step; None: the config's schedule.
+    share of the learning rate at a step; None: the config's schedule. ``gradient_shardings``, a
+    tree like the parameters, says where gradients and updates lie; None: where the compiler likes.
     """
     share = multiplier or schedule(config, steps)
 
@@ -63,6 +65,8 @@ def make_train_step(
     ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(key, state.step)
         gradients, sums = accumulate(objective, state.params, batch, hyper.dropout, key)
+        if gradient_shardings is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
         at = state.step if hyper.progress is None else hyper.progress * steps
         learning_rate = hyper.learning_rate * jnp.asarray(share(at))
         chain = optimizer(config, learning_rate, hyper.weight_decay)

@@ -22,8 +22,8 @@ from bertjax.types import UserError
 logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
-    *("mesh", "log_every", "save_every", "keep_every"),
-    *("unroll", "workers", "peak_flops"),
+    *("mesh", "rules", "log_every", "save_every", "keep_every"),
+    *("unroll", "attention", "remat", "workers", "peak_flops"),
 )
 """Fields of the experiment that a resumed run may set anew: they do not change its result."""
 CONFIG = "config.json"
