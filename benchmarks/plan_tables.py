@@ -155,7 +155,7 @@ def weak_scaling(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Makes the tables of docs/planning.md.")
     parser.add_argument("--cells", type=Path, required=True)
     parser.add_argument("--only", default="")
     args = parser.parse_args()

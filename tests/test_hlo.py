@@ -19,7 +19,7 @@ PRODUCT = 2 * ROWS * WIDTH * WIDTH
 
 
 def counted(function: Any, *arguments: Any, **options: Any) -> Costs:
-    compiled = jax.jit(function, **options).lower(*arguments).compile()
+    compiled: Any = jax.jit(function, **options).lower(*arguments).compile()
     devices = len(compiled.input_shardings[0][0].device_set)
     return costs(parse(compiled.as_text()), devices)
 
@@ -52,7 +52,7 @@ def test_nested_scans_are_multiplied_out(x: jax.Array, w: jax.Array):
 
 def test_loops_are_counted_without_what_xla_states(x: jax.Array, w: jax.Array):
     """Programs of libtpu do not say how often a loop runs."""
-    text = jax.jit(nested).lower(x, w).compile().as_text()
+    text = str(jax.jit(nested).lower(x, w).compile().as_text())
     program = parse(text)
     bare = parse(text.replace('"known_trip_count"', '"another"'))
     for one in (program, bare):

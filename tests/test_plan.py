@@ -136,14 +136,18 @@ def test_nothing_fits(cpus: None, compile_cache: Any, capsys: Any, monkeypatch: 
     assert "take more chips" in capsys.readouterr().out
 
 
-def test_search_ranks_what_fits(cpus: None, compile_cache: Any, capsys: Any):
+def test_search_ranks_what_fits(
+    cpus: None, compile_cache: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bertjax.analysis.plan_search.REMATS", ("none",))
     words = [*COMMAND, "--topology=v5e:1x2", "--search", "--json"]
     assert cli.main(words) == 0
     found = json.loads(capsys.readouterr().out)["search"]
     seconds = [option["estimate"]["step_seconds"] for option in found]
     assert seconds == sorted(seconds)
-    meshes = {tuple(option["mesh"].values()) for option in found}
-    assert meshes == {(2, 1, 1), (1, 2, 1), (1, 1, 2)}
+    ways = {(*option["mesh"].values(), option["options"]["rules"]) for option in found}
+    usual = "fsdp_tensor"
+    assert ways == {(2, 1, 1, usual), (2, 1, 1, "zero1"), (1, 2, 1, usual), (1, 1, 2, usual)}
 
 
 def test_fine_tuning_is_planned_too(cpus: None, compile_cache: Any, capsys: Any):

@@ -9,10 +9,10 @@ from typing import Any
 from bertjax.analysis.chips import Topology
 from bertjax.analysis.plan import Plan, plan
 from bertjax.analysis.subjects import Experiment
+from bertjax.models.encoder import REMATS
 from bertjax.sharding import DEFAULT_RULES, MeshConfig
 from bertjax.types import UserError
 
-REMATS = ("none", "dots", "full")
 HOST = 8
 """Chips that share parameters in the smaller of the two meshes with fsdp."""
 TENSOR = (2, 4)
