@@ -15,15 +15,9 @@ from typing import Any
 
 import pytest
 
+from bertjax.cli.main import WITHOUT_A_TPU
+
 TOPOLOGY = "v5e:2x4"
-WITHOUT_A_TPU = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    # libtpu's partitioner warns on standard error, not in a file:
-    "TPU_LOG_DIR": "disabled",
-    "TPU_MIN_LOG_LEVEL": "0",
-    "TPU_STDERR_LOG_LEVEL": "0",
-}
 
 pytestmark = [
     pytest.mark.tpu_aot,
@@ -61,10 +55,10 @@ def compile_step(topology_name: str, attention: Any, data: int, fsdp: int, tenso
     from jax.experimental import topologies
 
     from bertjax.models import PRESETS, Dropout, Model
-    from bertjax.optim import OptimConfig, optimizer
+    from bertjax.optim import OptimConfig
     from bertjax.sharding import BATCH_AXES, MeshConfig, make_mesh, on_mesh, replicated
     from bertjax.train.objectives import OBJECTIVES
-    from bertjax.train.state import TrainState, abstract_params, optimizer_shardings
+    from bertjax.train.state import abstract_train_state
     from bertjax.train.step import Hyper, make_train_step
     from bertjax.types import HeadConfig
 
@@ -82,13 +76,7 @@ def compile_step(topology_name: str, attention: Any, data: int, fsdp: int, tenso
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.NamedSharding(mesh, spec))
 
     config = OptimConfig()
-    params = abstract_params(model, mesh)
-    moments = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(optimizer(config, 0.0, 0.0).init, params),
-        optimizer_shardings(config, params, mesh),
-    )
-    state = TrainState(shaped((), "int32"), params, moments)
+    state = abstract_train_state(model, config, mesh)
     grid = ("token_ids", "type_ids", "segment_ids", "positions")
     entries = {"cls_row": "int32", "cls_position": "int32", "labels": "int32"}
     batch = {name: shaped((1, 32, 128), "int32", None, BATCH_AXES) for name in grid}

@@ -13,23 +13,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
+from bertjax.analysis.subjects import preset_models
 from bertjax.data.batching import Batch
 from bertjax.flops import measured_peak, peak_flops
-from bertjax.models import PRESETS, Electra, Model
+from bertjax.models import Electra, Model
 from bertjax.sharding import check_rules, make_mesh, on_mesh, shard_batch
-from bertjax.train.pretrain_config import PRESET, PretrainConfig, preset, stretches
-from bertjax.train.pretrain_models import (
-    batch_flops,
-    dropout_rates,
-    make_models,
-    make_objective,
-)
+from bertjax.train.pretrain_config import PretrainConfig, stretches
+from bertjax.train.pretrain_models import batch_flops, dropout_rates, make_objective
 from bertjax.train.run_config import DTYPES
 from bertjax.train.state import TrainState, create_state, gradient_shardings
 from bertjax.train.step import Hyper, Step, make_train_step
-from bertjax.types import ModelConfig, UserError
+from bertjax.types import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +66,9 @@ def benchmark(config: PretrainConfig, steps: int = 10, rounds: int = 3) -> Measu
     """
     mesh = make_mesh(config.mesh)
     check_rules(config.rules, mesh)
-    model, trained, batch = _assemble(config, mesh)
+    model, trained = preset_models(config, mesh)
+    part = stretches(config)[0]
+    batch = full_rows(model.config, config, part.batch_size, part.max_length)
     state = create_state(trained, config.optim, mesh, config.seed, rules=config.rules)
     step = make_train_step(
         make_objective(config, trained),
@@ -104,17 +101,6 @@ def benchmark(config: PretrainConfig, steps: int = 10, rounds: int = 3) -> Measu
         activation_bytes=_kept(trained, batch),
         compiled_bytes=compiled,
     )
-
-
-def _assemble(config: PretrainConfig, mesh: Mesh) -> tuple[Model, Model | Electra, Batch]:
-    """The models of a recipe, and a batch of full rows."""
-    if not config.model.startswith(PRESET):
-        raise UserError("config field 'model': a benchmark takes a preset (preset:bert_base)")
-    name = config.model.removeprefix(PRESET)
-    vocab_size = PRESETS[name].vocab_size if name in PRESETS else 0
-    part = stretches(config)[0]
-    model, trained = make_models(config, preset(name, vocab_size, config.architecture), mesh)
-    return model, trained, full_rows(model.config, config, part.batch_size, part.max_length)
 
 
 def full_rows(shape: ModelConfig, config: PretrainConfig, rows: int, length: int) -> Batch:

@@ -35,8 +35,22 @@ COMMANDS = {
     "convert": "Write a model in another format.",
     "launch": "Run a command in several processes of this machine.",
     "benchmark": "Time the pretraining step on this machine.",
+    "plan": "Tell what a training step needs on TPUs that are not here.",
     "vocab": "Learn the vocabulary of a tokenizer from raw text.",
 }
+
+WITHOUT_A_TPU = {
+    "JAX_PLATFORMS": "cpu",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    # What the compiler warns of goes to standard error, not into a file, and is listened to there:
+    "TPU_LOG_DIR": "disabled",
+    "TPU_MIN_LOG_LEVEL": "0",
+    "TPU_STDERR_LOG_LEVEL": "0",
+}
+"""How libtpu compiles where no TPU is, or where others use it: it asks nobody and locks nothing."""
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -183,12 +197,12 @@ def _run(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise UserError(f"there is no command '{command}'{nearest(command, COMMANDS)}")
-    _ready_process()
+    _ready_process(command)
     with _notes_to_stderr():
         return importlib.import_module(f"bertjax.cli.{command}").main(arguments[1:]) or 0
 
 
-def _ready_process() -> None:
+def _ready_process(command: str) -> None:
     """Chooses the CPU where there is nothing else, and silences the chatter of libraries.
 
     Without this, an installed libtpu fills standard error with its search for a TPU, and orbax and
@@ -196,7 +210,9 @@ def _ready_process() -> None:
     """
     from bertjax.launcher import end_with_launcher
 
-    if sys.platform == "linux" and not has_accelerator():
+    if command == "plan":
+        os.environ.update(WITHOUT_A_TPU)
+    elif sys.platform == "linux" and not has_accelerator():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     end_with_launcher()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -86,9 +86,14 @@ def device_peak(config: PretrainConfig) -> float:
 def batch_flops(trained: Model | Electra, batch: Batch) -> float:
     """The model's operations in a step over a batch ``[micro-batches, rows, …]``."""
     rows, length = batch["token_ids"][..., 0].size, batch["token_ids"].shape[-1]
-    sizes = (rows, length, int(batch["prediction_weight"].sum()))
+    return rows_flops(trained, rows, length, int(batch["prediction_weight"].sum()))
+
+
+def rows_flops(trained: Model | Electra, rows: int, length: int, predictions: int) -> float:
+    """The model's operations in a step over ``rows`` with so many masked tokens in all."""
     models = (trained,)
     if isinstance(trained, Electra):
         models = (trained.discriminator, trained.generator)
+    sizes = (rows, length, predictions)
     heads = [[head for _, head in model.head_configs] for model in models]
     return float(sum(step_flops(m.config, *sizes, h) for m, h in zip(models, heads, strict=True)))

@@ -43,6 +43,20 @@ def abstract_params(model: Model | Electra, mesh: Mesh, rules: str = DEFAULT_RUL
     )
 
 
+def abstract_train_state(
+    model: Model | Electra, config: OptimConfig, mesh: Mesh, rules: str = DEFAULT_RULES
+) -> TrainState:
+    """Shapes and shardings of the state that :func:`create_state` makes; nothing is computed."""
+    params = abstract_params(model, mesh, rules)
+    moments = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(optimizer(config, 0.0, 0.0).init, params),
+        optimizer_shardings(config, params, mesh, rules),
+    )
+    step: Any = jax.ShapeDtypeStruct((), np.int32, sharding=replicated(mesh))
+    return TrainState(step, params, moments)
+
+
 def create_state(
     model: Model | Electra,
     config: OptimConfig,
