@@ -88,6 +88,7 @@ def _from_workdir(source: str, wanted: int | None) -> WholeModel:
     step, params = restore_params(folder, config, heads, generator_size, wanted)
     notes = (f"{folder}: checkpoint of step {step} read",)
     labels = None if labels is None else tuple(labels)
+    config = dataclasses.replace(config, vocab_padding=0)
     return WholeModel(config, params, heads, labels, None, document["experiment"], notes)
 
 

@@ -123,6 +123,9 @@ class ModelConfig:
     token_dropout: Literal["hidden"] | None = None
     """Of the token-classification head, likewise."""
     span_dropout: float = 0.0
+    vocab_padding: int = 0
+    """Rows of zeros after the vocabulary's in its tables, for the hardware's sake. They belong to a
+    run and its checkpoints, and to no model that is read or exported."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -150,6 +153,11 @@ class ModelConfig:
     def embedding_width(self) -> int:
         """Width of the embedding tables."""
         return self.embedding_size or self.hidden_size
+
+    @property
+    def vocab_rows(self) -> int:
+        """Rows of the vocabulary's tables."""
+        return self.vocab_size + self.vocab_padding
 
     @property
     def projects_embeddings(self) -> bool:

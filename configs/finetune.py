@@ -56,6 +56,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "unroll": 0,
             "attention": "auto",  # xla, cudnn (NVIDIA), splash (TPU)
             "remat": "none",  # dots, full: slower, with less memory
+            "vocab_multiple": 0,  # rows of the tables; 0: 1 on a CPU, 128 elsewhere
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "rules": "fsdp_tensor",  # or data, zero1, fsdp, tensor, zero1_tensor
             "eval_every": 0,  # steps; 0: each epoch

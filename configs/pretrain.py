@@ -84,6 +84,7 @@ def defaults() -> dict[str, Any]:
         "unroll": 0,
         "attention": "auto",  # xla, cudnn (NVIDIA), splash (TPU)
         "remat": "none",  # dots, full: slower, with less memory
+        "vocab_multiple": 0,  # rows of the tables; 0: 1 on a CPU, 128 elsewhere
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
         "rules": "fsdp_tensor",  # or data, zero1, fsdp, tensor, zero1_tensor
         "workers": 0,

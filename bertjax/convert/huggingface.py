@@ -24,6 +24,7 @@ from bertjax.convert.files import SAFETENSORS_PATTERNS, open_weights
 from bertjax.convert.params import LoadReport, Params, heads_present, read_params, write_params
 from bertjax.convert.writing import INDEX, SHARD_BYTES, write_safetensors
 from bertjax.folders import first_line
+from bertjax.models.vocabulary import with_rows
 from bertjax.tokenizers import Tokenizer
 from bertjax.types import HeadConfig, ModelConfig, UserError
 
@@ -104,13 +105,14 @@ def save_huggingface(
     """Writes a folder that transformers loads: weights, ``config.json`` and the tokenizer.
 
     ``heads`` are those to write: none (the bare encoder), one, or those of pretraining together.
-    The files are written beside the folder first, so that it never holds half a file; weights above
-    ``max_shard_bytes`` are cut into several files.
+    Padding of the vocabulary is left out. The files are written beside the folder first, so that it
+    never holds half a file; weights above ``max_shard_bytes`` are cut into several files.
 
     Raises:
       UserError: if the parameters do not fit the config, or if the disk refuses.
     """
     heads, table = heads or {}, FAMILIES[config.model_type].huggingface
+    params = with_rows(params, config.vocab_rows, config.vocab_size)
     with new_folder(folder) as part:
         write_config(part, config, heads, labels, dtype=dtype)
         tensors = write_params(table, config, params, heads)

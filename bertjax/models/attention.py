@@ -1,8 +1,8 @@
 """One attention function with three implementations; ``segment_ids`` tell padding and packing.
 
 ``xla`` is an einsum and runs anywhere; ``cudnn`` is NVIDIA's fused kernel; ``splash`` is Pallas'
-fused kernel for TPUs (:mod:`bertjax.models.splash`). They compute the same. The fused ones keep no
-array of the size length times length for the backward pass, and drop no attention weights.
+fused kernel for TPUs (:mod:`bertjax.models.splash`). They compute the same. The fused ones keep
+none of the attention weights for the backward pass, and drop none of them.
 
 Einsum letters: B batch (rows), L query length, M key length, N heads, H head width.
 """
@@ -32,6 +32,8 @@ WANTED = ("auto", "xla", "cudnn", "splash")
 """What a config can ask for."""
 BY_PLATFORM: dict[str, Implementation] = {"tpu": "splash", "gpu": "cudnn"}
 """What ``auto`` means; ``xla`` on any other platform."""
+MULTIPLES: dict[str, int] = {"splash": LANES, "cudnn": 2}
+"""Of what the lengths are multiples that an implementation takes."""
 MASKED = -1e9
 """Added to the score of a pair that may not attend; its softmax weight is exactly 0."""
 CUDNN_WIDEST = 128
@@ -107,10 +109,10 @@ def _at_least_ampere(capability: str) -> bool:
 
 def _length_problem(name: str, length: int) -> str | None:
     """Why an implementation cannot take rows of this length, or None."""
-    multiple = {"splash": LANES, "cudnn": 2}.get(name, 1)
-    return f"it takes rows of a multiple of {multiple} tokens, not {length}" * bool(
-        length % multiple
-    )
+    multiple = MULTIPLES.get(name, 1)
+    if length % multiple == 0:
+        return None
+    return f"it takes rows of a multiple of {multiple} tokens, not {length}"
 
 
 @struct.dataclass
@@ -125,8 +127,8 @@ class Mask:
     @classmethod
     def of(cls, segment_ids: Array, implementation: Implementation) -> Mask:
         """From segment ids ``[B, L]``; for a length that the implementation cannot take, xla's."""
-        if problem := _length_problem(implementation, segment_ids.shape[1]):
-            _notice(f"attention runs on the xla path, not {implementation}: {problem}")
+        if _length_problem(implementation, segment_ids.shape[1]):
+            _say_once(implementation)
             implementation = "xla"
         if implementation == "splash":
             return cls(segment_ids, implementation)
@@ -137,9 +139,13 @@ class Mask:
 
 
 @functools.cache
-def _notice(text: str) -> None:
-    """Says something once."""
-    logger.info("%s", text)
+def _say_once(implementation: str) -> None:
+    """That some rows are too short or too long by a few tokens."""
+    logger.info(
+        "attention of rows that are no multiple of %d tokens runs on the xla path, not %s",
+        MULTIPLES[implementation],
+        implementation,
+    )
 
 
 def attention(

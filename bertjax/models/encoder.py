@@ -28,6 +28,7 @@ from bertjax.models.layers import (
     parameter,
 )
 from bertjax.models.splash import KEPT
+from bertjax.models.vocabulary import followed_by_zeros
 from bertjax.types import ModelConfig, UserError
 
 Remat = Literal["none", "dots", "full"]
@@ -47,7 +48,7 @@ class Embeddings(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.word = self._table("word", config.vocab_size, "vocab")
+        self.word = self._table("word", config.vocab_rows, "vocab", config.vocab_padding)
         self.position = self._table("position", config.max_positions, "position")
         if config.embeds_types:
             self.type = self._table("type", config.type_vocab_size, "type")
@@ -56,8 +57,8 @@ class Embeddings(nn.Module):
             shape, axes = (config.hidden_size,), ("embed_in", "embed")
             self.projection = Dense(shape, axes, config.initializer_range, self.dtype)
 
-    def _table(self, name: str, rows: int, axis: str) -> Array:
-        init = nn.initializers.normal(self.config.initializer_range)
+    def _table(self, name: str, rows: int, axis: str, padding: int = 0) -> Array:
+        init = followed_by_zeros(nn.initializers.normal(self.config.initializer_range), padding)
         shape = (rows, self.config.embedding_width)
         return parameter(self, name, init, (axis, "embed"), shape)
 

@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from bertjax.models.layers import Dense, Dropout, LayerNorm, activation_function, drop, parameter
+from bertjax.models.vocabulary import masked_logits
 from bertjax.types import Activation, HeadConfig, ModelConfig
 
 
@@ -60,6 +61,8 @@ class Projection(nn.Module):
 class MaskedLanguageModel(nn.Module):
     """BERT's prediction head with the tied decoder: ``[P, D]`` to float32 logits ``[P, V]``.
 
+    V counts the rows of the vocabulary's tables; those that are no token's are masked.
+
     Source: Devlin et al. 2019, appendix A; google-research/bert ``get_masked_lm_output``.
     """
 
@@ -73,10 +76,11 @@ class MaskedLanguageModel(nn.Module):
         x = Dense(shape, axes, config.initializer_range, self.dtype, name="dense")(features)
         x = activation_function(config.masked_lm_activation or config.activation, x)
         x = LayerNorm(config.norm_eps, name="norm")(x)
-        bias = parameter(self, "bias", nn.initializers.zeros, ("vocab",), (config.vocab_size,))
+        bias = parameter(self, "bias", nn.initializers.zeros, ("vocab",), (config.vocab_rows,))
         # As a product: the gradient is one too, and a sum over rows is slow on a CPU.
         ones = jnp.ones((x.shape[0],), jnp.float32)
-        return attend(x).astype(jnp.float32) + jnp.einsum("P,V->PV", ones, bias)
+        logits = attend(x).astype(jnp.float32) + jnp.einsum("P,V->PV", ones, bias)
+        return masked_logits(logits, config)
 
 
 class Heads(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 from typing import Any
 
 from jax.sharding import Mesh
@@ -10,6 +12,10 @@ from jax.sharding import Mesh
 from bertjax.models.attention import resolve_attention
 from bertjax.train.run_config import DTYPES, RunConfig
 from bertjax.types import ModelConfig
+
+VOCAB_MULTIPLE = 128
+"""Rows to which tables are filled up on accelerators: the width of a TPU's vector registers, and a
+multiple of what a GPU's matrix units take."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,3 +46,17 @@ def execution(config: RunConfig, shape: ModelConfig, mesh: Mesh, length: int) ->
         "attention": attention,
         "remat": config.remat,
     }
+
+
+def padded_vocabulary(
+    config: RunConfig, shape: ModelConfig, mesh: Mesh, recorded: int | None = None
+) -> ModelConfig:
+    """``shape`` with ``vocab_padding`` for the devices of ``mesh``, between which tables are split.
+
+    ``recorded`` is the padding of the checkpoints from which the run goes on; None: it begins.
+    """
+    if recorded is None:
+        usual = 1 if mesh.devices.flat[0].platform == "cpu" else VOCAB_MULTIPLE
+        multiple = math.lcm(config.vocab_multiple or usual, mesh.shape["tensor"])
+        recorded = -shape.vocab_size % multiple
+    return dataclasses.replace(shape, vocab_padding=recorded)

@@ -25,7 +25,7 @@ from bertjax.tasks import Task, get_task
 from bertjax.train import workdir as workdirs
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.evaluate import Evaluator, Forward
-from bertjax.train.execution import execution
+from bertjax.train.execution import execution, padded_vocabulary
 from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrained import Pretrained, load_pretrained
@@ -80,7 +80,7 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
         labels=config.labels,
         data=config.data,
     )
-    parts = assemble(config, task)
+    parts = assemble(config, task, workdirs.recorded_padding(folder))
     if config.freeze:
         shapes = abstract_params(parts.model, parts.mesh)
         check_patterns(shapes, config.freeze, "config field 'freeze'")
@@ -93,8 +93,11 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
     return workdirs.complete(folder, document(parts), found.tokenizer, found.notes, train)
 
 
-def assemble(config: FinetuneConfig, task: Task) -> Parts:
-    """Reads model and data, and checks that they and the config fit together."""
+def assemble(config: FinetuneConfig, task: Task, padding: int | None = None) -> Parts:
+    """Reads model and data, and checks that they and the config fit together.
+
+    ``padding`` is that of the checkpoints from which the run goes on; None: it begins.
+    """
     mesh = make_mesh(config.mesh)
     check_rules(config.rules, mesh)
     config.check_batch(config.batch_size, batch_divisor(mesh))
@@ -108,7 +111,8 @@ def assemble(config: FinetuneConfig, task: Task) -> Parts:
     pretrained = load_pretrained(config.model, head, labels, new_heads=config.new_head)
     _check_length(config, pretrained)
     how = execution(config, pretrained.config, mesh, config.max_length)
-    model = Model(pretrained.config, tuple(head.items()), **how)
+    shape = padded_vocabulary(config, pretrained.config, mesh, padding)
+    model = Model(shape, tuple(head.items()), **how)
     steps = config.steps or math.ceil(len(records) * config.epochs / config.batch_size)
     evaluators = make_evaluators(config, task, pretrained, model, mesh)
     return Parts(config, task, pretrained, model, mesh, records, evaluators, steps)

@@ -140,7 +140,8 @@ def replaced_token(pair: Electra, factor: float) -> Objective:
         generator = pair.generator_params(params)
         logits = _logits(pair.generator, "masked_lm", generator, batch, drop, keys[0])
         labels, weights = batch["prediction_labels"], batch["prediction_weight"]
-        drawn = jax.random.categorical(keys[1], jax.lax.stop_gradient(logits))
+        real_logits = jax.lax.stop_gradient(logits)[:, : pair.config.vocab_size]
+        drawn = jax.random.categorical(keys[1], real_logits)
         drawn = drawn.reshape(labels.shape).astype(labels.dtype)
         seen = fill(batch, "token_ids", drawn)
         replaced = fill({**batch, "none": jnp.zeros_like(seen)}, "none", drawn != labels)

@@ -71,7 +71,7 @@ def pretrain(config: PretrainConfig, workdir: str) -> dict[str, Any]:
     """
     folder = epath.Path(workdir)
     from_first(lambda: workdirs.check_place(folder))
-    parts = assemble(config)
+    parts = assemble(config, workdirs.recorded_padding(folder))
     notes = (*parts.notes, *parts.corpora.describe(), size_note(parts))
 
     def train() -> dict[str, Any]:
@@ -82,8 +82,11 @@ def pretrain(config: PretrainConfig, workdir: str) -> dict[str, Any]:
     return workdirs.complete(folder, document(parts), parts.corpora.tokenizer, notes, train)
 
 
-def assemble(config: PretrainConfig) -> PretrainParts:
-    """Opens corpora and model, and checks that they and the config fit together."""
+def assemble(config: PretrainConfig, padding: int | None = None) -> PretrainParts:
+    """Opens corpora and model, and checks that they and the config fit together.
+
+    ``padding`` is that of the checkpoints from which the run goes on; None: it begins.
+    """
     mesh = make_mesh(config.mesh)
     check_rules(config.rules, mesh)
     parts = stretches(config)
@@ -100,7 +103,7 @@ def assemble(config: PretrainConfig) -> PretrainParts:
             f"max_length {longest} is more than the {model_config.max_length} positions of "
             f"{config.model}; lower it{more}"
         )
-    model, trained = make_models(config, model_config, mesh)
+    model, trained = make_models(config, model_config, mesh, padding)
     if config.freeze:
         check_patterns(abstract_params(trained, mesh), config.freeze, "config field 'freeze'")
     return PretrainParts(config, corpora, model, trained, params, notes, mesh, parts)

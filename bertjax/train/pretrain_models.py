@@ -14,7 +14,7 @@ from bertjax.data.batching import Batch
 from bertjax.flops import peak_flops, step_flops
 from bertjax.models import Dropout, Electra, Model
 from bertjax.optim import schedule
-from bertjax.train.execution import execution
+from bertjax.train.execution import execution, padded_vocabulary
 from bertjax.train.objectives import Objective, pretraining, replaced_token
 from bertjax.train.pretrain_config import PretrainConfig, Stretch, stretches
 from bertjax.types import HeadConfig, ModelConfig
@@ -28,15 +28,18 @@ HEADS: dict[str, HeadConfig] = {
 
 
 def make_models(
-    config: PretrainConfig, shape: ModelConfig, mesh: Mesh
+    config: PretrainConfig, shape: ModelConfig, mesh: Mesh, padding: int | None = None
 ) -> tuple[Model, Model | Electra]:
     """The model that is trained for use, and all that is trained: with ELECTRA's generator.
+
+    ``padding`` is that of the checkpoints from which the run goes on; None: as the devices need.
 
     Raises:
       UserError: as :func:`~bertjax.train.execution.execution`.
     """
     longest = max(part.max_length for part in stretches(config))
     heads = tuple((name, HEADS[name]) for name in config.heads)
+    shape = padded_vocabulary(config, shape, mesh, padding)
     model = Model(shape, heads, **execution(config, shape, mesh, longest))
     if config.objective == "replaced_token":
         return model, Electra.of(model, config.generator_size)

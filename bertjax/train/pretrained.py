@@ -12,6 +12,7 @@ from etils import epath
 from bertjax.checkpoint import Checkpoints, absolute
 from bertjax.convert import load_folder, read_head
 from bertjax.models import Electra, Model
+from bertjax.models.vocabulary import with_rows
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from bertjax.train.state import abstract_params
@@ -106,6 +107,7 @@ def _from_workdir(
     if new:
         notes.append(f"  newly initialised: {', '.join(new)}")
     tokenizer = load_tokenizer(str(absolute(folder) / "tokenizer"))
+    config = dataclasses.replace(config, vocab_padding=0)
     return Pretrained(config, found, tokenizer, ("\n".join(notes),))
 
 
@@ -118,9 +120,11 @@ def restore_params(
 ) -> tuple[int, Any]:
     """The step and host parameters of a workdir's best checkpoint, or of its newest.
 
+    They are without the padding of the vocabulary that the checkpoint has.
+
     Args:
       folder: the workdir.
-      config: the model's shape.
+      config: the model's shape in the checkpoint.
       heads: the model's heads.
       generator_size: of the generator that was trained beside the model, and is left out.
       step: of the checkpoint to read; None: the best or newest.
@@ -147,4 +151,4 @@ def restore_params(
     finally:
         checkpoints.close()
     params = {name: tree for name, tree in restored.params.items() if name != "generator"}
-    return restored.step, params
+    return restored.step, with_rows(params, config.vocab_rows, config.vocab_size)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from bertjax.models import Electra, Model
 from bertjax.models.model import example_batch
+from bertjax.models.vocabulary import with_rows
 from bertjax.optim import OptimConfig, optimizer, path_of
 from bertjax.sharding import DEFAULT_RULES, param_shardings, place, replicated, update_sharding
 from bertjax.types import UserError
@@ -80,7 +81,8 @@ def create_state(
         return nn.unbox(variables["params"])
 
     params = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
-    params = replace_params(params, pretrained or {})
+    sizes = model.config.vocab_size, model.config.vocab_rows
+    params = replace_params(params, with_rows(pretrained or {}, *sizes))
     state = jax.jit(
         lambda p: optimizer(config, 0.0, 0.0).init(p),
         out_shardings=optimizer_shardings(config, shapes, mesh, rules),

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = (
     *("mesh", "rules", "log_every", "save_every", "keep_every"),
     *("unroll", "attention", "remat", "workers", "peak_flops"),
+    "vocab_multiple",
 )
 """Fields of the experiment that a resumed run may set anew: they do not change its result."""
 CONFIG = "config.json"
@@ -154,6 +155,14 @@ def is_workdir(path: str | epath.PathLike) -> bool:
         return config.exists() and "bertjax" in json.loads(config.read_text())
     except (ValueError, OSError):
         return False
+
+
+def recorded_padding(folder: epath.Path) -> int | None:
+    """The ``vocab_padding`` of the run in a folder, which its checkpoints have; None: no run."""
+    if not is_workdir(folder):
+        return None
+    model = read_json(folder / CONFIG).get("model")
+    return model.get("vocab_padding", 0) if isinstance(model, dict) else None
 
 
 def experiment_of(path: str) -> dict[str, Any]:
