@@ -64,12 +64,16 @@ def planned(compile_cache: dict[str, str]) -> Plan:
     return plan(RECIPE, 128, Topology.parse("v5e:2x4"), jax.devices())
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=str)
-def test_parameter_and_optimizer_bytes_are_those_of_a_run(mesh: tuple[int, int, int]):
-    config = dataclasses.replace(RECIPE, mesh=MeshConfig(*mesh))
+@pytest.mark.parametrize(
+    ("mesh", "rules"),
+    [((8, 1, 1), "zero1"), ((1, 8, 1), "fsdp"), ((2, 2, 2), "fsdp_tensor")],
+    ids=str,
+)
+def test_parameter_and_optimizer_bytes_are_those_of_a_run(mesh: tuple[int, int, int], rules: str):
+    config = dataclasses.replace(RECIPE, mesh=MeshConfig(*mesh), rules=rules)
     made = make_mesh(config.mesh)
     found = subject(config, 128, made)
-    state = create_state(found.trained, config.optim, made, seed=0)
+    state = create_state(found.trained, config.optim, made, seed=0, rules=rules)
 
     def held(tree: Any) -> set[int]:
         per_device = dict.fromkeys(jax.devices(), 0)
@@ -81,7 +85,7 @@ def test_parameter_and_optimizer_bytes_are_those_of_a_run(mesh: tuple[int, int, 
     from bertjax.analysis.plan import shard_bytes
     from bertjax.train.state import abstract_train_state
 
-    shapes = abstract_train_state(found.trained, config.optim, made)
+    shapes = abstract_train_state(found.trained, config.optim, made, rules)
     assert held(state.params) == {shard_bytes(shapes.params)}
     assert held(state.optimizer) == {shard_bytes(shapes.optimizer)}
     described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
