@@ -42,6 +42,7 @@ COMMAND = [
     "plan",
     "--config=configs/pretrain.py:bert_mini",
     *(f"--config.architecture.{name}={value}" for name, value in SMALL.items()),
+    *("--config.dtype=float32", "--config.optimizer=adamw"),
     *("--topology=v5e:2x4", "--length=128", "--global-batch=64"),
 ]
 
