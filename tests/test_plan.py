@@ -284,8 +284,9 @@ def test_for_real_chips(repository: Path):
     """The command in a process of its own: quiet, and a step that fits."""
     pytest.importorskip("libtpu", reason="libtpu is absent: pip install libtpu")
     paths = os.pathsep.join([str(repository), *filter(None, sys.path)])
+    quiet = ("--json", "--config.attention=xla")  # the default is told where it cannot be had
     done = subprocess.run(
-        [sys.executable, "-m", "bertjax", *COMMAND, "--topology=v4:2x2x1", "--json"],
+        [sys.executable, "-m", "bertjax", *COMMAND, "--topology=v4:2x2x1", *quiet],
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
