@@ -167,7 +167,7 @@ def test_fine_tuning_is_planned_too(cpus: None, compile_cache: Any, capsys: Any)
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (["--topology=v9:2x2"], "unknown chip 'v9'; did you mean"),
+        (["--topology=v9:2x2"], "unknown chip 'v9'; known: v4, v5e"),
         (["--topology=v4-8"], "write the chip and how many stand along each dimension"),
         (["--topology=v4:4x4"], "slices of v4 have 3 dimensions, as in v4:4x4x4"),
         (["--slices=0"], "needs at least one slice"),
