@@ -187,21 +187,12 @@ def _finetuning(config: FinetuneConfig, mesh: Mesh) -> Subject:
         labels=config.labels,
     )
     model = _finetuned(config, shape, task, mesh)
-    examples = config.batch_size // config.accumulation
-    divisor = batch_divisor(mesh)
-    rows = bucket(examples, divisor) if config.pack else examples
-    grid = ((config.accumulation, rows, config.max_length), jnp.int32)
-    entry = (config.accumulation, examples)
-    batch: dict[str, Any] = dict.fromkeys(
-        ("token_ids", "type_ids", "segment_ids", "positions"), grid
-    )
-    batch |= dict.fromkeys(("cls_row", "cls_position"), (entry, jnp.int32))
-    batch["labels"] = (entry, jnp.float32 if task.kind == "regression" else jnp.int32)
-    batch["example_weight"] = (entry, jnp.float32)
+    batch = _finetuning_batch(config, task, batch_divisor(mesh))
+    micro_batches, rows, length = batch["token_ids"][0]
     known = config.max_train_examples or TRAIN_EXAMPLES.get(config.task, 0)
     steps = config.steps or math.ceil(known * config.epochs / config.batch_size)
     rate = config.dropout
-    sizes = (rows * config.accumulation, config.max_length)
+    sizes = (micro_batches * rows, length)
     return Subject(
         experiment=config,
         trained=model,
@@ -219,3 +210,19 @@ def _finetuning(config: FinetuneConfig, mesh: Mesh) -> Subject:
         steps=steps,
         flops=float(step_flops(shape, *sizes, heads=[task.head], examples=config.batch_size)),
     )
+
+
+def _finetuning_batch(
+    config: FinetuneConfig, task: Task, divisor: int
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes of :class:`bertjax.data.batching.Batcher`'s fields, micro-batches stacked."""
+    examples = config.batch_size // config.accumulation
+    rows = bucket(examples, divisor) if config.pack else examples
+    grid = ((config.accumulation, rows, config.max_length), jnp.int32)
+    entry = (config.accumulation, examples)
+    names = ("token_ids", "type_ids", "segment_ids", "positions")
+    batch: dict[str, Any] = dict.fromkeys(names, grid)
+    batch |= dict.fromkeys(("cls_row", "cls_position"), (entry, jnp.int32))
+    batch["labels"] = (entry, jnp.float32 if task.kind == "regression" else jnp.int32)
+    batch["example_weight"] = (entry, jnp.float32)
+    return batch
