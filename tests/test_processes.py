@@ -184,6 +184,7 @@ def test_only_the_first_process_speaks(together: tuple[Path, Ended]):
     assert [out for _, out, _ in others] == [""] * len(others)
     assert [code for code, _, _ in together[1]] == [2] * len(together[1])
     told = "".join(err for _, _, err in together[1])
+    assert told.count(" parameters, to be trained for ") == 2  # once in each pretraining
     assert told.count("holds a run with another config (seed: 0 there, 1 here)") == 1
     assert told.count("bertjax: error:") == 1
     assert "Traceback" not in told

@@ -210,11 +210,13 @@ def _ready_process() -> None:
 @contextlib.contextmanager
 def _notes_to_stderr() -> Iterator[None]:
     """Prints what bertjax logs, as it is and once, also where a library gave the root a handler."""
+    from bertjax.distributed import is_first
+
     notes = logging.getLogger("bertjax")
     handler = logging.StreamHandler(sys.stderr)
     before = notes.level, notes.propagate
     notes.addHandler(handler)
-    notes.setLevel(logging.INFO)
+    notes.setLevel(logging.INFO if is_first() else logging.ERROR)
     notes.propagate = False
     try:
         yield
