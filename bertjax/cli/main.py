@@ -227,10 +227,10 @@ def _notes_to_stderr() -> Iterator[None]:
 
 
 def _fail(sentence: str, code: int = 2) -> int:
-    """Tells an error; of several processes one does, and of a lost one the launcher does."""
-    from bertjax import distributed, launcher
+    """Tells an error; of several processes one does."""
+    from bertjax import distributed
 
-    if distributed.may_speak() and not (code == distributed.LOST and launcher.is_launched()):
+    if distributed.may_speak():
         print(f"bertjax: error: {sentence}", file=sys.stderr)
     return code
 
