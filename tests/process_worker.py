@@ -47,7 +47,11 @@ def run_processes(
                 stderr=files[1],
             )
         )
-    codes = [process.wait(timeout=400) for process in started]
+    try:
+        codes = [process.wait(timeout=400) for process in started]
+    finally:
+        for process in started:
+            process.kill()
     texts = [
         [(folder / f"{name}-{i}").read_text() for name in ("out", "err")] for i in range(processes)
     ]

@@ -42,11 +42,12 @@ def commands(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     evaluation and a prediction of 872 examples, and at last something that is wrong.
     """
     given = tmp_path_factory.mktemp("given")
-    model, glue = tiny_model(given / "model"), tiny_glue(given / "glue")
+    model, glue = tiny_model(given / "model", num_layers=1), tiny_glue(given / "glue")
     scorer = tiny_model(
         given / "scorer",
         head=HeadConfig("classification", 2),
         labels=("unacceptable", "acceptable"),
+        num_layers=1,
         initializer_range=0.3,
     )
     many = sentences(given / "many")
@@ -59,7 +60,6 @@ def commands(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         "learning_rate": 1e-4,
         "dropout": 0.1,
         "log_every": 1,
-        "accumulation": 2,
     }
     finetune = ["finetune", "--config=configs/finetune.py:task=mrpc"]
     finetune += [f"--config.{name}={value}" for name, value in fields.items()]
@@ -184,6 +184,7 @@ def test_only_the_first_process_speaks(together: tuple[Path, Ended]):
     assert [out for _, out, _ in others] == [""] * len(others)
     assert [code for code, _, _ in together[1]] == [2] * len(together[1])
     told = "".join(err for _, _, err in together[1])
+    assert told.count(" parameters, to be trained for ") == 2  # once in each pretraining
     assert told.count("holds a run with another config (seed: 0 there, 1 here)") == 1
     assert told.count("bertjax: error:") == 1
     assert "Traceback" not in told

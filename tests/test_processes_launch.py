@@ -86,7 +86,8 @@ def test_a_run_of_several_processes_survives(launch: Launch, tmp_path: Path):
     numbers = children(process)
     os.kill(numbers[-1], signal.SIGKILL)
     assert ends(process, numbers, HEARTBEAT) == 137, log.read_text()
-    [sentence] = [line for line in log.read_text().splitlines() if line.startswith("bertjax: ")]
+    beginning = "bertjax: error: process "
+    [sentence] = [line for line in log.read_text().splitlines() if line.startswith(beginning)]
     last = len(numbers) - 1
     assert sentence == (
         f"bertjax: error: process {last} of {len(numbers)} ended with code 137 (killed by SIGKILL) "

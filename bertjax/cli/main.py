@@ -226,11 +226,13 @@ def _ready_process(command: str) -> None:
 @contextlib.contextmanager
 def _notes_to_stderr() -> Iterator[None]:
     """Prints what bertjax logs, as it is and once, also where a library gave the root a handler."""
+    from bertjax.distributed import is_first
+
     notes = logging.getLogger("bertjax")
     handler = logging.StreamHandler(sys.stderr)
     before = notes.level, notes.propagate
     notes.addHandler(handler)
-    notes.setLevel(logging.INFO)
+    notes.setLevel(logging.INFO if is_first() else logging.ERROR)
     notes.propagate = False
     try:
         yield
@@ -241,10 +243,10 @@ def _notes_to_stderr() -> Iterator[None]:
 
 
 def _fail(sentence: str, code: int = 2) -> int:
-    """Tells an error; of several processes one does, and of a lost one the launcher does."""
-    from bertjax import distributed, launcher
+    """Tells an error; of several processes one does."""
+    from bertjax import distributed
 
-    if distributed.may_speak() and not (code == distributed.LOST and launcher.is_launched()):
+    if distributed.may_speak():
         print(f"bertjax: error: {sentence}", file=sys.stderr)
     return code
 
