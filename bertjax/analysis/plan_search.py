@@ -146,20 +146,19 @@ def _first_fit(experiment: Experiment, make: Make) -> Option | None:
 
 def _accumulated(experiment: Experiment, found: Plan, make: Make) -> Option | None:
     """With more micro-batches, so many that the temporaries fit, if those shrink with the rows."""
-    memory = found.memory
-    left = memory.capacity - (memory.total - memory.temporaries)
-    count = experiment.accumulation
     for _ in range(TRIES):
+        memory = found.memory
+        left = memory.capacity - (memory.total - memory.temporaries)
         if left <= 0:
             return None
-        wanted = max(2 * count, experiment.accumulation * memory.temporaries / left)
-        allowed = _divisors(found)
-        count = next((number for number in allowed if number >= wanted), 0)
+        wanted = found.accumulation * max(2, memory.temporaries / left)
+        count = next((number for number in _divisors(found) if number >= wanted), 0)
         if not count:
             return None
         changed = dataclasses.replace(experiment, accumulation=count)
-        if (plan_of := make(changed)).fits:
-            return Option(changed, plan_of)
+        found = make(changed)
+        if found.fits:
+            return Option(changed, found)
     return None
 
 
