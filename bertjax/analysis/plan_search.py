@@ -69,10 +69,13 @@ def nearest_fit(experiment: Experiment, first: Plan, make: Make) -> Option | Non
     """The setting nearest to one that does not fit that does; None where none was found.
 
     Tried are, in this order: more micro-batches; less of the activations kept; parameters and
-    optimizer shared out over the chips; both.
+    optimizer shared out over the chips, at once where they alone are too large; both.
     """
     sharded = _sharded(experiment, first.topology.chips)
-    for changed in (experiment, *_remats(experiment), sharded, *_remats(sharded)):
+    memory = first.memory
+    held = memory.parameters + memory.optimizer + memory.batch
+    whole = [experiment, *_remats(experiment)] if held < memory.capacity else []
+    for changed in (*whole, sharded, *_remats(sharded)):
         if changed == experiment:
             option = _accumulated(changed, first, make)
         else:
