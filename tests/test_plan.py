@@ -136,6 +136,7 @@ def test_what_does_not_fit_comes_with_a_setting_that_does(
 
 
 def test_nothing_fits(cpus: None, compile_cache: Any, capsys: Any, monkeypatch: Any):
+    monkeypatch.setattr("bertjax.analysis.plan_search.REMATS", ("none",))
     monkeypatch.setitem(CHIPS, "v5e", dataclasses.replace(CHIPS["v5e"], usable_hbm=1000))
     assert cli.main(COMMAND) == 3
     assert "take more chips" in capsys.readouterr().out

@@ -69,10 +69,13 @@ def nearest_fit(experiment: Experiment, first: Plan, make: Make) -> Option | Non
     """The setting nearest to one that does not fit that does; None where none was found.
 
     Tried are, in this order: more micro-batches; less of the activations kept; parameters and
-    optimizer shared out over the chips; both.
+    optimizer shared out over the chips, at once where they alone are too large; both.
     """
     sharded = _sharded(experiment, first.topology.chips)
-    for changed in (experiment, *_remats(experiment), sharded, *_remats(sharded)):
+    memory = first.memory
+    held = memory.parameters + memory.optimizer + memory.batch
+    whole = [experiment, *_remats(experiment)] if held < memory.capacity else []
+    for changed in (*whole, sharded, *_remats(sharded)):
         if changed == experiment:
             option = _accumulated(changed, first, make)
         else:
@@ -146,20 +149,19 @@ def _first_fit(experiment: Experiment, make: Make) -> Option | None:
 
 def _accumulated(experiment: Experiment, found: Plan, make: Make) -> Option | None:
     """With more micro-batches, so many that the temporaries fit, if those shrink with the rows."""
-    memory = found.memory
-    left = memory.capacity - (memory.total - memory.temporaries)
-    count = experiment.accumulation
     for _ in range(TRIES):
+        memory = found.memory
+        left = memory.capacity - (memory.total - memory.temporaries)
         if left <= 0:
             return None
-        wanted = max(2 * count, experiment.accumulation * memory.temporaries / left)
-        allowed = _divisors(found)
-        count = next((number for number in allowed if number >= wanted), 0)
+        wanted = found.accumulation * max(2, memory.temporaries / left)
+        count = next((number for number in _divisors(found) if number >= wanted), 0)
         if not count:
             return None
         changed = dataclasses.replace(experiment, accumulation=count)
-        if (plan_of := make(changed)).fits:
-            return Option(changed, plan_of)
+        found = make(changed)
+        if found.fits:
+            return Option(changed, found)
     return None
 
 
