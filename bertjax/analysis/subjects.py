@@ -17,10 +17,9 @@ from bertjax.flops import step_flops
 from bertjax.models import PRESETS, Dropout, Electra, Model
 from bertjax.sharding import BATCH_AXES, batch_divisor
 from bertjax.tasks import Task, get_task
-from bertjax.train import execution as executions
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.corpora import SPARE
-from bertjax.train.execution import execution
+from bertjax.train.execution import execution, padded_vocabulary
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrain_config import PRESET, PretrainConfig, Stretch, preset, stretches
 from bertjax.train.pretrain_models import (
@@ -99,8 +98,7 @@ def preset_models(config: PretrainConfig, mesh: Mesh) -> tuple[Model, Model | El
 def _finetuned(config: FinetuneConfig, shape: ModelConfig, task: Task, mesh: Mesh) -> Model:
     """The model that a fine-tuning run trains, as :mod:`bertjax.train.finetune` makes it."""
     how = execution(config, shape, mesh, config.max_length)
-    if pad := getattr(executions, "padded_vocabulary", None):
-        shape = pad(config, shape, mesh)
+    shape = padded_vocabulary(config, shape, mesh)
     return Model(shape, ((task.name, task.head),), **how)
 
 
