@@ -182,7 +182,7 @@ def _remat(module: Any, remat: Remat, in_loop: bool) -> Any:
     the attention scores, which grow with its square: they are products with batch axes. It keeps
     splash's result too, which is as small and no product. In a loop the backward pass is another
     loop, whose work XLA cannot merge with that of the forward pass; only without one must that be
-    prevented, which costs fusions.
+    prevented, which costs fusions (and which XLA ignores on a CPU: nothing is saved there).
     """
     if remat == "none":
         return module

@@ -40,9 +40,11 @@ def execution(config: RunConfig, shape: ModelConfig, mesh: Mesh, length: int) ->
     )
     if notice:
         logger.info("%s", notice)
+    # XLA merges what unrolled layers compute twice on a CPU, so that nothing would be saved.
+    unrolls = device.platform == "cpu" and config.remat == "none"
     return {
         "dtype": DTYPES[config.dtype],
-        "unroll": config.unroll or (shape.num_layers if device.platform == "cpu" else 1),
+        "unroll": config.unroll or (shape.num_layers if unrolls else 1),
         "attention": attention,
         "remat": config.remat,
     }

@@ -45,7 +45,7 @@ class RunConfig:
     dtype: str = "float32"
     """Of the computation; parameters are float32."""
     unroll: int = 0
-    """Layers a scan iteration; 0: all of them on a CPU, one elsewhere."""
+    """Layers a scan iteration; 0: all of them on a CPU without ``remat``, else one."""
     attention: str = "auto"
     """``xla``, ``cudnn`` or ``splash``; ``auto``: the one of the platform."""
     remat: str = "none"
