@@ -1,4 +1,4 @@
-"""Whether the environment says that this process is one of several.
+"""What flags and the environment say of several processes: whether there are any, and where.
 
 JAX detects its clusters itself, but it also takes a single TPU VM for one, and asks Google's
 metadata server for minutes where there is none. So it is asked only where a look at the environment
@@ -11,10 +11,17 @@ import glob
 import importlib.util
 import os
 import re
+import socket
+import time
 from collections.abc import Mapping
+from typing import Any
+
+from bertjax.types import UserError
 
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 METADATA_SECONDS = 2
+TRY_SECONDS, PAUSE = 5.0, 0.5
+"""How long one try to reach process 0 takes at most, and what lies between two."""
 TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
 
 
@@ -75,3 +82,62 @@ def _metadata(name: str) -> str:
             return answer.read().decode()
     except (OSError, ValueError):
         return ""
+
+
+def from_environment() -> dict[str, Any]:
+    """What JAX's own variables say; empty unless all three are set."""
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    texts = [os.environ.get(name) for name in names]
+    if not all(texts):
+        return {}
+    try:
+        return {
+            "coordinator": texts[0],
+            "processes": int(texts[1] or ""),
+            "process": int(texts[2] or ""),
+        }
+    except ValueError:
+        raise UserError(f"{names[1]} and {names[2]} must be whole numbers; set them anew") from None
+
+
+def checked(found: dict[str, Any], heartbeat_timeout: int) -> dict[str, Any]:
+    """``coordinator``, ``processes`` and ``process`` in this order, or nothing; else UserError."""
+    if heartbeat_timeout < 1:
+        raise UserError(f"--heartbeat_timeout={heartbeat_timeout} must be at least 1 second")
+    if not found:
+        return found
+    missing = [name for name in ("coordinator", "processes", "process") if name not in found]
+    if missing:
+        flags = " and ".join(f"--{name}" for name in missing)
+        raise UserError(
+            f"{flags} is missing: a run of several processes needs --coordinator=HOST:PORT, "
+            "--processes=N and --process=I"
+        )
+    coordinator, count, index = (found[name] for name in ("coordinator", "processes", "process"))
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator} is not HOST:PORT; add the port of process 0")
+    if count < 1:
+        raise UserError(f"--processes={count} must be at least 1")
+    if not 0 <= index < count:
+        raise UserError(
+            f"--process={index} is out of range; with --processes={count} it is 0 to {count - 1}"
+        )
+    return {"coordinator": coordinator, "processes": count, "process": index}
+
+
+def wait_for(coordinator: str, seconds: int) -> None:
+    """Returns when process 0 has opened its port; JAX would abort if it never does."""
+    host, _, port = coordinator.rpartition(":")
+    until, reason = time.monotonic() + seconds, "no answer"
+    while time.monotonic() < until:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=TRY_SECONDS).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+        else:
+            return
+        time.sleep(PAUSE)
+    raise UserError(
+        f"cannot reach process 0 at {coordinator} within {seconds} s ({reason}); see that it runs, "
+        "and that --coordinator names its host and port"
+    )

@@ -15,14 +15,13 @@ import json
 import logging
 import os
 import re
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bertjax.clusters import in_cluster
+from bertjax.clusters import checked, from_environment, in_cluster, wait_for
 from bertjax.types import UserError
 
 T = TypeVar("T")
@@ -77,11 +76,11 @@ def join(
     """
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     found = {name: value for name, value in given.items() if value is not None}
-    found = _checked(found or _from_environment(), heartbeat_timeout)
+    found = checked(found or from_environment(), heartbeat_timeout)
     if not found and not in_cluster():
         return
     if found and found["process"]:
-        _wait_for(found["coordinator"], join_timeout)
+        wait_for(found["coordinator"], join_timeout)
     import jax
 
     # SIGTERM has one owner, the training loop; JAX's preemption service would be another.
@@ -105,64 +104,6 @@ def join(
             "can be reached, and that its port is free"
         ) from error
     _begin()
-
-
-def _wait_for(coordinator: str, seconds: int) -> None:
-    """Returns when process 0 has opened its port; JAX would abort if it never does."""
-    host, _, port = coordinator.rpartition(":")
-    until, reason = time.monotonic() + seconds, "no answer"
-    while time.monotonic() < until:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=GRACE).close()
-        except OSError as error:
-            reason = error.strerror or str(error)
-        else:
-            return
-        time.sleep(POLL)
-    raise UserError(
-        f"cannot reach process 0 at {coordinator} within {seconds} s ({reason}); see that it runs, "
-        "and that --coordinator names its host and port"
-    )
-
-
-def _from_environment() -> dict[str, Any]:
-    """What JAX's own variables say; empty unless all three are set."""
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    texts = [os.environ.get(name) for name in names]
-    if not all(texts):
-        return {}
-    try:
-        return {
-            "coordinator": texts[0],
-            "processes": int(texts[1] or ""),
-            "process": int(texts[2] or ""),
-        }
-    except ValueError:
-        raise UserError(f"{names[1]} and {names[2]} must be whole numbers; set them anew") from None
-
-
-def _checked(found: dict[str, Any], heartbeat_timeout: int) -> dict[str, Any]:
-    if heartbeat_timeout < 1:
-        raise UserError(f"--heartbeat_timeout={heartbeat_timeout} must be at least 1 second")
-    if not found:
-        return found
-    missing = [name for name in ("coordinator", "processes", "process") if name not in found]
-    if missing:
-        flags = " and ".join(f"--{name}" for name in missing)
-        raise UserError(
-            f"{flags} is missing: a run of several processes needs --coordinator=HOST:PORT, "
-            "--processes=N and --process=I"
-        )
-    coordinator, count, index = (found[name] for name in ("coordinator", "processes", "process"))
-    if not re.fullmatch(r".+:\d+", coordinator):
-        raise UserError(f"--coordinator={coordinator} is not HOST:PORT; add the port of process 0")
-    if count < 1:
-        raise UserError(f"--processes={count} must be at least 1")
-    if not 0 <= index < count:
-        raise UserError(
-            f"--process={index} is out of range; with --processes={count} it is 0 to {count - 1}"
-        )
-    return {"coordinator": coordinator, "processes": count, "process": index}
 
 
 def _begin() -> None:
@@ -232,6 +173,18 @@ def everyone_comes(place: str, seconds: float = GRACE) -> bool:
     except Exception:  # the time has passed; JAX raises its runtime error
         return False
     return True
+
+
+def compile_together(jitted: Any, *arguments: Any) -> None:
+    """Compiles a ``jax.jit`` function in every process before it runs in any.
+
+    On CPUs gloo waits half a minute for the other processes when they first meet in a collective,
+    and a compilation can take longer in one than in another.
+    """
+    if is_several():
+        jitted.lower(*arguments).compile()
+        _State.turns += 1
+        everyone_comes(f"compiled/{_State.turns}", LONGEST_WAIT)
 
 
 def to_host(tree: Any) -> Any:

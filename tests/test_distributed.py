@@ -103,7 +103,7 @@ def test_the_environment_names_the_processes(monkeypatch: pytest.MonkeyPatch):
     joined: dict[str, Any] = {}
     monkeypatch.setattr(jax.distributed, "initialize", lambda **how: joined.update(how))
     monkeypatch.setattr(distributed, "_begin", lambda: None)
-    monkeypatch.setattr(distributed, "_wait_for", lambda *_: None)
+    monkeypatch.setattr(distributed, "wait_for", lambda *_: None)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     for name, value in (("COORDINATOR_ADDRESS", "a:1"), ("NUM_PROCESSES", "4")):
         monkeypatch.setenv(f"JAX_{name}", value)

@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.data.batching import Batch
-from bertjax.distributed import Vote, is_several
+from bertjax.distributed import Vote, compile_together, is_several
 from bertjax.sharding import on_mesh, place, shard_batch
 from bertjax.train.progress import Progress
 from bertjax.train.state import TrainState, abstract_state
@@ -191,11 +191,13 @@ class Loop:
             self._evaluate(step, state, position, progress, writer)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         jitted = jax.jit(self.train_step, donate_argnums=0, out_shardings=(shardings, None))
-        batches, vote = self.batches(step), Vote()
+        start, batches, vote = step, self.batches(step), Vote()
         while not self._ended(step, position) and not self._out_of_patience(position):
             batch = next(batches)
             with on_mesh(self.mesh):
                 placed = self.assemble(batch, self.mesh, lead=1)
+                if step == start:
+                    compile_together(jitted, state, placed, self._hyper(position), self.key)
                 state, metrics = jitted(state, placed, self._hyper(position), self.key)
             step += 1
             progress.advance(batch, self.flops(batch), _share(batch, placed))
