@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bertjax import checkpoint
+import bertjax.digests
 from bertjax.checkpoint import Checkpoints
-from bertjax.digests import digests
+from bertjax.digests import digest_table, digests
 from bertjax.optim import OptimConfig, optimizer, path_of
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.types import UserError
@@ -319,13 +319,13 @@ def test_digest_sees_every_bit_on_any_mesh():
 def test_digest_of_host_arrays_is_that_of_device_arrays(
     piece: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(checkpoint, "DIGEST_PIECE", piece)
+    monkeypatch.setattr(bertjax.digests, "DIGEST_PIECE", piece)
     random = np.random.default_rng(0)
     for shape in [(), (0,), (5,), (4, 3, 16), (3, 50)]:
         value = np.asarray(random.normal(0, 50, shape), dtype)
         for array in (value, value.T):
             [expected] = digests({"a": jnp.asarray(array)}).values()
-            assert checkpoint._digest_table({"a": array}) == {"a": int(expected)}
+            assert digest_table({"a": array}) == {"a": int(expected)}
 
 
 def test_paths_name_the_arrays():

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from jax.sharding import PartitionSpec
 from test_electra import ELECTRA, SIZE
 from test_pretrain import config_of
@@ -91,7 +92,7 @@ def workdir(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A finished run whose checkpoint has 128 rows."""
     folder = tmp_path_factory.mktemp("padded") / "run"
     pretrain(config_of(tiny_prepared, vocab_multiple=ROWS, steps=2), str(folder))
-    assert recorded_padding(folder) == ROWS - len(WORDS)
+    assert recorded_padding(epath.Path(folder)) == ROWS - len(WORDS)
     return folder
 
 
@@ -136,7 +137,9 @@ def test_fine_tuning_begins_with_it(workdir: Path, tmp_path: Path):
             export=False,
         )
         finetune(config, str(tmp_path / str(multiple)))
-        assert recorded_padding(tmp_path / str(multiple)) == (29 if multiple == 50 else 0)
+        assert recorded_padding(epath.Path(tmp_path / str(multiple))) == (
+            29 if multiple == 50 else 0
+        )
         model = bertjax.load(str(tmp_path / str(multiple)))
         assert model.params["encoder"]["embeddings"]["word"].shape == (len(WORDS), 32)
         answers.append(model.predict([("the cat sleeps .", "a dog runs ."), "a bird sings ."]))
