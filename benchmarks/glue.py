@@ -44,6 +44,7 @@ def peer_arguments(args, task: str, seed: int) -> list[str]:
         sys.executable, str(PEER), f"--model={args.model}", f"--data={args.data}",
         f"--task={task}", f"--seed={seed}", f"--init={init}", f"--epochs={args.epochs}",
         f"--output={args.workdir / 'results.jsonl'}",
+        *([f"--dropout={args.dropout}"] if args.dropout is not None else []),
     ]  # fmt: skip
 
 
@@ -57,6 +58,8 @@ def run_bertjax(args, task: str, seed: int) -> None:
         "model": init, "data": f"files:{args.data}", "seed": seed, "epochs": float(args.epochs),
         "eval_every": 10**9, "save_every": 10**9, "export": False,
     }  # fmt: skip
+    if args.dropout is not None:
+        fields["dropout"] = args.dropout
     command = [sys.executable, "-m", "bertjax", "finetune", f"--config={CONFIG}:task={task}"]
     command += [f"--workdir={folder}"] + [f"--config.{k}={v}" for k, v in fields.items()]
     subprocess.run(command, check=True)
@@ -106,6 +109,7 @@ def main() -> None:
     parser.add_argument("--runs", default="", help="TASK:SEED, separated by commas")
     parser.add_argument("--sides", default="bertjax,transformers")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--dropout", type=float, help="one rate for all; 0: the two sides agree")
     parser.add_argument("--report", action="store_true", help="only print the table")
     args = parser.parse_args()
     args.workdir.mkdir(parents=True, exist_ok=True)

@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--warmup-ratio", type=float, default=0.1)
     parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--dropout", type=float, help="one rate for all dropouts of the model")
     parser.add_argument("--max-steps", type=int, default=0, help="stop early (speed measurements)")
     parser.add_argument("--warm-steps", type=int, default=0, help="steps left out of the speed")
     args = parser.parse_args()
@@ -153,8 +154,11 @@ def main() -> None:
     torch.manual_seed(args.seed)
     words = TASKS[args.task][3]
     tokenizer = AutoTokenizer.from_pretrained(args.model)
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     model = AutoModelForSequenceClassification.from_pretrained(
-        args.model, num_labels=len(words) if words else 1
+        args.model,
+        num_labels=len(words) if words else 1,
+        **(dict.fromkeys(rates, args.dropout) if args.dropout is not None else {}),
     )
     if args.init:
         model.save_pretrained(args.init)

@@ -86,7 +86,14 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_glue(tmp_path_factory.mktemp("glue"))
 
 
-@pytest.mark.parametrize("family", FAMILY_DEFAULTS)
+QUICK = ("bert", "roberta", "albert")
+"""The others differ from these in their tables of names, which have their own tests."""
+
+
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=[pytest.mark.slow] * (f not in QUICK)) for f in FAMILY_DEFAULTS],
+)
 def test_finetuned_and_read_by_transformers(family: str, glue: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs the parity extra")
     import transformers

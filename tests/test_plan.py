@@ -142,6 +142,7 @@ def test_nothing_fits(cpus: None, compile_cache: Any, capsys: Any, monkeypatch: 
     assert "take more chips" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_search_ranks_what_fits(
     cpus: None, compile_cache: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ):

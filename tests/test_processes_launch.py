@@ -19,6 +19,7 @@ HEARTBEAT = 20
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("compile_cache"),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc"),
 ]

@@ -164,6 +164,7 @@ def stop_after(function: Callable[..., Any]) -> Callable[..., Any]:
     return stopped
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_same_bits(
     run: tuple[Path, dict[str, Any], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

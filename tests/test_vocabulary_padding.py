@@ -47,7 +47,7 @@ def tables(params: Any) -> dict[str, np.ndarray]:
     return {path: leaf for path, leaf in leaves.items() if leaf.shape[0] == ROWS}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["lamb", pytest.param("electra", marks=pytest.mark.slow)])
 def test_training_is_the_same(case: str, tiny_prepared: Path):
     """Losses, norms and real rows, with weight decay; the others stay exactly zero."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
@@ -122,6 +122,7 @@ def test_a_run_goes_on_with_the_rows_it_has(workdir: Path, tiny_prepared: Path):
     assert_equal_trees(load_pretrained(str(workdir), {}).params, before)
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_with_it(workdir: Path, tmp_path: Path):
     """With other padding, and in training and prediction alike without an effect."""
     answers = []
