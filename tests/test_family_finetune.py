@@ -86,7 +86,7 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_glue(tmp_path_factory.mktemp("glue"))
 
 
-QUICK = ("bert", "roberta", "albert")
+QUICK = ("bert", "roberta")
 """The others differ from these in their tables of names, which have their own tests."""
 
 

@@ -57,7 +57,7 @@ def one_device() -> Mesh:
     return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "lamb"])
 def test_every_mesh_equals_one_device(optimizer: str, tiny_prepared: Path, one_device: Mesh):
     """Rows are packed, dropout is on, and the devices' shares of masked tokens differ."""
     parts = make_parts(tiny_prepared, optimizer=optimizer)
@@ -71,7 +71,13 @@ def test_every_mesh_equals_one_device(optimizer: str, tiny_prepared: Path, one_d
         assert_same_training(train(parts, make_mesh(MeshConfig(*shape)), dropout), expected)
 
 
-@pytest.mark.parametrize("changes", [{}, {"pack": False}], ids=["packed", "not packed"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="packed"),
+        pytest.param({"pack": False}, id="not packed", marks=pytest.mark.slow),
+    ],
+)
 def test_micro_batches_equal_one_batch(
     changes: dict[str, Any], tiny_prepared: Path, one_device: Mesh
 ):

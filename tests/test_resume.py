@@ -57,7 +57,11 @@ def test_undisturbed_run(undisturbed: Path):
     assert len({values["train/loss"] for values in trained}) == STEPS
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    ids=lambda n: n.name,
+)
 def test_disturbed_equals_undisturbed(
     number: signal.Signals,
     command: Callable[[Path], list[str]],
