@@ -13,6 +13,8 @@ import pytest
 from tiny import tiny_glue, tiny_model
 
 import bertjax
+from bertjax.cli import main as cli
+from bertjax.tasks import get_task
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.finetune import finetune
 from bertjax.train.pretrained import reorder_heads
@@ -52,6 +54,33 @@ def test_workdir_and_its_export_answer_alike(workdir: Path):
         assert sum(answer["probabilities"].values()) == pytest.approx(1)
         assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
     assert len({answer["probabilities"]["equivalent"] for answer in answers}) == len(PAIRS)
+
+
+def test_a_split_alone_is_of_the_run_s_data(workdir: Path, capsys: pytest.CaptureFixture[str]):
+    glue = workdir.parent / "glue"
+    command = ["predict", f"--workdir={workdir}", "--split=validation"]
+    assert cli.main(command) == 0
+    alone = capsys.readouterr().out
+    assert cli.main([*command, f"--data=files:{glue}"]) == 0
+    assert capsys.readouterr().out == alone
+    assert len(alone.splitlines()) == sum(
+        1 for _ in get_task("mrpc").open(f"files:{glue}", "validation")
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--split=validation"], "say of what data: --data="),
+        (["--data=files:glue", "--input=pairs.tsv"], "give --input or a split of data, not both"),
+    ],
+)
+def test_a_split_of_nothing_or_of_two_things(
+    words: list[str], told: str, workdir: Path, capsys: pytest.CaptureFixture[str]
+):
+    model = [f"--model={workdir / 'huggingface'}", "--task=mrpc"]
+    assert cli.main(["predict", *model, *words]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_folder_tells_its_labels(workdir: Path):

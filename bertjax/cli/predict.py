@@ -30,7 +30,7 @@ COMMAND.choice(
 )
 COMMAND.text("columns", "The one or two columns of a table with text, separated by a comma.")
 COMMAND.text("data", "Instead of --input: files:DIR, tfds:NAME or hf:NAME, as in training.")
-COMMAND.text("split", "The split of --data.", default="test")
+COMMAND.text("split", "The split of --data, or of the data of the run; default: test.")
 COMMAND.text(
     "output",
     "File to write, or - for standard output. Until it is whole its name ends in .part.",
@@ -56,22 +56,37 @@ def main(argv: list[str]) -> int:
     tsv = values.output_format == "tsv" or (
         values.output_format == "auto" and values.output.endswith(".tsv")
     )
-    if is_several() and values.input == "-" and not values.data:
+    data = _data(values)
+    if is_several() and values.input == "-" and not data:
         raise UserError("several processes cannot share standard input; name a file by --input")
     with open_output(values.output) if is_first() else open(os.devnull, "w") as file:
         if tsv:
             print(*_header(model.task), sep="\t", file=file)
-        for answer in model.stream(_inputs(values, model.task), values.batch_size):
+        for answer in model.stream(_inputs(values, data, model.task), values.batch_size):
             line = "\t".join(_cells(answer)) if tsv else to_json(answer)
             print(line, file=file, flush=values.output == "-")
     return 0
 
 
-def _inputs(values: Any, task: Any) -> Iterator[tuple[str, ...]]:
+def _data(values: Any) -> str:
+    """The data whose split is asked for, or nothing: there is a file to read."""
+    from bertjax.train.workdir import experiment_of
+
+    data = values.data or ""
+    if values.split and not data and values.workdir:
+        data = experiment_of(values.workdir)["data"]
+    if values.split and not data:
+        raise UserError("say of what data: --data=files:DIR, tfds:NAME or hf:NAME")
+    if data and values.input != "-":
+        raise UserError("give --input or a split of data, not both")
+    return data
+
+
+def _inputs(values: Any, data: str, task: Any) -> Iterator[tuple[str, ...]]:
     from bertjax.data.inputs import input_format, open_input, read_texts
 
-    if values.data:
-        yield from map(task.texts, task.open(values.data, values.split))
+    if data:
+        yield from map(task.texts, task.open(data, values.split or "test"))
         return
     form = input_format(values.input) if values.format == "auto" else values.format
     columns = values.columns.split(",") if values.columns else task.schema.text_columns
