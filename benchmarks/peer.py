@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--warmup-ratio", type=float, default=0.1)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--dropout", type=float, help="one rate for all dropouts of the model")
+    parser.add_argument("--stream", type=int, default=0, help="other draws of dropout, same weights")
     parser.add_argument("--max-steps", type=int, default=0, help="stop early (speed measurements)")
     parser.add_argument("--warm-steps", type=int, default=0, help="steps left out of the speed")
     args = parser.parse_args()
@@ -165,6 +166,8 @@ def main() -> None:
         tokenizer.save_pretrained(args.init)
     if args.init_only:
         return
+    if args.stream:
+        torch.manual_seed(1000 * args.stream + args.seed)
     texts, labels = read(args.data, args.task, "train")
     result = {"side": "transformers", "task": args.task, "seed": args.seed}
     result |= train(model, tokenizer, texts, labels, args)
