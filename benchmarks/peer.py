@@ -147,7 +147,9 @@ def main() -> None:
     parser.add_argument("--warmup-ratio", type=float, default=0.1)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--dropout", type=float, help="one rate for all dropouts of the model")
-    parser.add_argument("--stream", type=int, default=0, help="other draws of dropout, same weights")
+    parser.add_argument(
+        "--stream", type=int, default=0, help="other draws of dropout, same weights"
+    )
     parser.add_argument("--max-steps", type=int, default=0, help="stop early (speed measurements)")
     parser.add_argument("--warm-steps", type=int, default=0, help="steps left out of the speed")
     args = parser.parse_args()

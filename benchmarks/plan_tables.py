@@ -57,7 +57,10 @@ def cells() -> dict[str, list[str]]:
 
 
 def pretraining(recipe: str, length: int, topology: str, rows: int) -> list[str]:
+    # libtpu 0.0.42 crashes on a loop over layers of 512 tokens with dropout for v6e.
+    unroll = ["--config.unroll=2"] * (length == 512 and topology.startswith("v6e"))
     return [
+        *unroll,
         f"--config={CONFIGS / 'pretrain.py'}:{recipe}",
         *(f"--length={length}", f"--topology={topology}"),
         f"--global_batch={rows * chips(topology)}",

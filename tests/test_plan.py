@@ -172,6 +172,7 @@ def test_fine_tuning_is_planned_too(cpus: None, compile_cache: Any, capsys: Any)
         (["--topology=v9:2x2"], "unknown chip 'v9'; known: v4, v5e"),
         (["--topology=v4-8"], "write the chip and how many stand along each dimension"),
         (["--topology=v4:4x4"], "slices of v4 have 3 dimensions, as in v4:4x4x4"),
+        (["--topology=v5e:64x64"], "a slice of v5e has at most 256 chips"),
         (["--slices=0"], "needs at least one slice"),
         (["--topology="], "bertjax plan needs --topology=TEXT"),
         (["--mesh=8x1"], "write sizes by name"),
@@ -190,6 +191,24 @@ def test_wrong_input_is_told_in_a_sentence(
 ):
     assert cli.main([*COMMAND, *changed]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_crash_of_the_compiler_is_told(repository: Path):
+    crash = (
+        "import os; from bertjax.cli import main, plan; plan._main = lambda argv: os.abort(); "
+        "raise SystemExit(main.main(['plan', '--topology=v5e:1x1']))"
+    )
+    paths = os.pathsep.join([str(repository), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", crash],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "libtpu's compiler crashed on this step (SIGABRT)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_libtpu_is_asked_for(capsys: Any, monkeypatch: pytest.MonkeyPatch):
@@ -275,10 +294,15 @@ def test_two_lengths_are_two_plans(cpus: None, monkeypatch: pytest.MonkeyPatch, 
     assert found.costs[0].steps == 20
 
 
-def test_unknown_topology_of_libtpu():
-    pytest.importorskip("libtpu")
-    with pytest.raises(UserError, match="libtpu does not know the topology v5e:64x64"):
-        chips.devices(Topology.parse("v5e:64x64"))
+def test_what_libtpu_refuses_is_told(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("libtpu", reason="libtpu is absent: pip install libtpu")
+
+    def refuse(**_: Any):
+        raise RuntimeError("no such\ntopology")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", refuse)
+    with pytest.raises(UserError, match="does not know the topology v5e:2x4: no such topology"):
+        chips.devices(Topology.parse("v5e:2x4"))
 
 
 @pytest.mark.tpu_aot

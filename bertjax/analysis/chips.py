@@ -42,6 +42,8 @@ class Chip:
     """Dimensions of the interconnect: each is two links of a chip."""
     dcn: float
     """Between slices, a chip's share of its host's network, in one direction."""
+    pod: int
+    """Chips of the largest slice."""
     options: tuple[tuple[str, str], ...] = ()
     """What libtpu has to be told."""
 
@@ -66,14 +68,15 @@ CHIPS: dict[str, Chip] = {
             50e9,
             3,
             6.25e9,
+            4096,
             (("chip_config_name", "megacore"),),
         ),
         # 1,600 Gbit/s over four links; 6.4 Tbit/s for the 256 chips of a pod.
-        Chip("v5e", "TPU v5 lite", 16 * GIB, int(15.75 * GIB), 819e9, 50e9, 2, 3.125e9),
+        Chip("v5e", "TPU v5 lite", 16 * GIB, int(15.75 * GIB), 819e9, 50e9, 2, 3.125e9, 256),
         # 4,800 Gbit/s over six links; 50 Gbit/s a chip. Megacore is libtpu's default.
-        Chip("v5p", "TPU v5", 95 * GIB, int(95.74 * GIB), 2765e9, 100e9, 3, 6.25e9),
+        Chip("v5p", "TPU v5", 95 * GIB, int(95.74 * GIB), 2765e9, 100e9, 3, 6.25e9, 8960),
         # 3,584 Gbit/s over four links; 25.6 Tbit/s for the 256 chips of a pod.
-        Chip("v6e", "TPU v6 lite", 32 * GIB, int(31.25 * GIB), 1640e9, 112e9, 2, 12.5e9),
+        Chip("v6e", "TPU v6 lite", 32 * GIB, int(31.25 * GIB), 1640e9, 112e9, 2, 12.5e9, 256),
     )
 }
 
@@ -109,6 +112,11 @@ class Topology:
             raise UserError(
                 f"--topology={text}: slices of {name} have {chip.torus} dimensions, as in "
                 f"{name}:{form}"
+            )
+        if math.prod(shape) > chip.pod:  # libtpu compiles for any shape
+            raise UserError(
+                f"--topology={text}: a slice of {name} has at most {chip.pod:,} chips; give a "
+                "smaller one, or several by --slices"
             )
         if slices < 1:
             raise UserError(f"--slices={slices}: a plan needs at least one slice")

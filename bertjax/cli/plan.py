@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from typing import Any
 
 from bertjax.cli.flags import Command
+from bertjax.types import UserError
 
 DOES_NOT_FIT = 3
 
@@ -36,10 +39,30 @@ COMMAND.config("configs/pretrain.py")
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns the exit code."""
+    """Runs the command; returns the exit code.
+
+    In a process of its own, where JAX is not there yet: libtpu's compiler can crash.
+    """
+    if "jax" in sys.modules or not hasattr(os, "fork"):
+        return _main(argv)
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        return _main(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(child, number))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0 and -code != signal.SIGTERM:
+        raise UserError(
+            f"libtpu's compiler crashed on this step ({signal.Signals(-code).name}); give it "
+            "another program: --config.unroll=2, or another --config.remat or --config.attention"
+        )
+    return code if code >= 0 else 128 - code
+
+
+def _main(argv: list[str]) -> int:
     values = COMMAND.parse([_underscored(word) for word in argv])
     from bertjax.analysis.plan_report import Request, report
-    from bertjax.types import UserError
 
     if not values.topology:
         raise UserError("bertjax plan needs --topology=TEXT, as in v5e:2x4 or v4:4x4x8")
