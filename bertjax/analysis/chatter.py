@@ -1,9 +1,10 @@
-"""Keeps what a library writes on standard error away from the terminal, and lets it be read."""
+"""What a C++ library does to the process it runs in: it writes past Python, and it can crash."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,3 +35,22 @@ def unheard() -> Iterator[Callable[[], str]]:
             os.dup2(before, 2)
             os.close(before)
             kept.append(read())
+
+
+def in_child(work: Callable[[], int]) -> int | signal.Signals:
+    """The exit code of ``work`` in a copy of this process, or the signal of which that crashed.
+
+    In this very process where JAX is loaded already, as its threads would not be copied.
+    """
+    if "jax" in sys.modules or not hasattr(os, "fork"):
+        return work()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        return work()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(child, number))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGTERM:
+        return 128 - code
+    return code if code >= 0 else signal.Signals(-code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bertjax.cli.flags import Command
-from bertjax.cli.models import add_model_flags, load_model
+from bertjax.cli.models import add_model_flags, data_of, load_model
 from bertjax.types import UserError
 
 COMMAND = Command(
@@ -28,13 +28,11 @@ def main(argv: list[str]) -> int:
     model = load_model(values)
     from bertjax.distributed import is_first
     from bertjax.train.evaluate import Evaluator
-    from bertjax.train.workdir import experiment_of, to_json
+    from bertjax.train.workdir import to_json
 
     if model.task is None:
         raise UserError("this model has no trained head to score; fine-tune it first")
-    data = values.data or (values.workdir and experiment_of(values.workdir)["data"])
-    if not data:
-        raise UserError("say what to score it on: --data=files:DIR, tfds:NAME or hf:NAME")
+    data = data_of(values)
     task = model.task
     records = task.open(data, values.split)
     examples = [task.encode(record, model.tokenizer, model.max_length) for record in records]

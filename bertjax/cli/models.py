@@ -46,3 +46,17 @@ def load_model(values: Any) -> Predictor:
     for note in predictor.notes if is_first() else ():
         print(note, file=sys.stderr)
     return predictor
+
+
+def data_of(values: Any) -> str:
+    """``--data``, else the data of the run that ``--workdir`` names.
+
+    Raises:
+      UserError: if there is neither.
+    """
+    from bertjax.train.workdir import experiment_of
+
+    data = values.data or (values.workdir and experiment_of(values.workdir)["data"])
+    if not data:
+        raise UserError("say of what data: --data=files:DIR, tfds:NAME or hf:NAME")
+    return data

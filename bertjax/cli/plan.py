@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from typing import Any
 
@@ -41,23 +39,17 @@ COMMAND.config("configs/pretrain.py")
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code.
 
-    In a process of its own, where JAX is not there yet: libtpu's compiler can crash.
+    In a process of its own: libtpu's compiler can crash.
     """
-    if "jax" in sys.modules or not hasattr(os, "fork"):
-        return _main(argv)
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        return _main(argv)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
-    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(child, number))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code < 0 and -code != signal.SIGTERM:
-        raise UserError(
-            f"libtpu's compiler crashed on this step ({signal.Signals(-code).name}); give it "
-            "another program: --config.unroll=2, or another --config.remat or --config.attention"
-        )
-    return code if code >= 0 else 128 - code
+    from bertjax.analysis.chatter import in_child
+
+    ended = in_child(lambda: _main(argv))
+    if isinstance(ended, int):
+        return ended
+    raise UserError(
+        f"libtpu's compiler crashed on this step ({ended.name}); give it another program: "
+        "--config.unroll=2, or another --config.remat or --config.attention"
+    )
 
 
 def _main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bertjax.cli.flags import Command
-from bertjax.cli.models import add_model_flags, load_model
+from bertjax.cli.models import add_model_flags, data_of, load_model
 from bertjax.types import UserError
 
 COMMAND = Command(
@@ -56,7 +56,9 @@ def main(argv: list[str]) -> int:
     tsv = values.output_format == "tsv" or (
         values.output_format == "auto" and values.output.endswith(".tsv")
     )
-    data = _data(values)
+    data = data_of(values) if values.data or values.split else ""
+    if data and values.input != "-":
+        raise UserError("give --input or a split of data, not both")
     if is_several() and values.input == "-" and not data:
         raise UserError("several processes cannot share standard input; name a file by --input")
     with open_output(values.output) if is_first() else open(os.devnull, "w") as file:
@@ -66,20 +68,6 @@ def main(argv: list[str]) -> int:
             line = "\t".join(_cells(answer)) if tsv else to_json(answer)
             print(line, file=file, flush=values.output == "-")
     return 0
-
-
-def _data(values: Any) -> str:
-    """The data whose split is asked for, or nothing: there is a file to read."""
-    from bertjax.train.workdir import experiment_of
-
-    data = values.data or ""
-    if values.split and not data and values.workdir:
-        data = experiment_of(values.workdir)["data"]
-    if values.split and not data:
-        raise UserError("say of what data: --data=files:DIR, tfds:NAME or hf:NAME")
-    if data and values.input != "-":
-        raise UserError("give --input or a split of data, not both")
-    return data
 
 
 def _inputs(values: Any, data: str, task: Any) -> Iterator[tuple[str, ...]]:
