@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import Any
 
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
     from bertjax.analysis.chatter import in_child
 
     ended = in_child(lambda: _main(argv))
-    if isinstance(ended, int):
+    if not isinstance(ended, signal.Signals):
         return ended
     raise UserError(
         f"libtpu's compiler crashed on this step ({ended.name}); give it another program: "
