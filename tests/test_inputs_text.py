@@ -140,7 +140,11 @@ def test_replaced_bytes(tmp_path: Path):
         ("a.txt", "Text".encode("utf-16"), "holds a NUL byte at byte 3, so it is binary or not"),
         ("a.txt", b"ok\n\nbad \xff here\n", "FILE:3 is not UTF-8 at byte 8; save the file as"),
         ("a.txt", b"\xef\xbb\xbfok\nbad \xff", "FILE:2 is not UTF-8 at byte 10; save"),
-        ("a.gz", gzip.compress(b"bad \xff", mtime=0), "is not UTF-8 at byte 4 of its decompressed text"),
+        (
+            "a.gz",
+            gzip.compress(b"bad \xff", mtime=0),
+            "is not UTF-8 at byte 4 of its decompressed text",
+        ),
         ("a.txt", "x" * 30 + "\n" + "y" * 200, "FILE:2 is a line of more than 100 bytes; break"),
         ("a.txt", "x\n" * 80 + "y" * 200 + "\nz", "FILE:81 is a line of more than 100 bytes"),
         ("a.jsonl", '{"text": "a"}\n\n{"text": "a"\n', "FILE:3 is not JSON (Expecting ',' delim"),
