@@ -94,7 +94,8 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
             return conclude(parts, folder, checkpoints, run(parts, folder, checkpoints))
 
     found = parts.pretrained
-    return workdirs.complete(folder, document(parts), found.tokenizer, found.notes, train)
+    given = document(parts), found.tokenizer, found.notes, train
+    return workdirs.complete(folder, *given, config.defaults())
 
 
 def assemble(config: FinetuneConfig, task: Task, padding: int | None = None) -> Parts:
