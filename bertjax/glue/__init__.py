@@ -1,1 +1,1 @@
-"""All of GLUE in one command: the grid of runs, their report, and the server's submission."""
+"""All of GLUE: published scores to stand beside results, and the server's submission."""
