@@ -6,7 +6,6 @@ import re
 import string
 from collections.abc import Sequence
 
-
 PUNCTUATION = set(string.punctuation)
 
 

@@ -39,9 +39,9 @@ def test_gold_answers_score_all():
 def test_where_the_versions_differ():
     """Of what is empty when it is normalised, 1.1 counts the match and 2.0 drops the gold."""
     assert squad_scores(["a"], [["The"]]) == {"exact": 100.0, "f1": 0.0}
-    assert squad2_scores(["a"], [["The"]]) == {
-        name: 100.0 for name in ("exact", "f1", "HasAns_exact", "HasAns_f1")
-    }
+    assert squad2_scores(["a"], [["The"]]) == dict.fromkeys(
+        ("exact", "f1", "HasAns_exact", "HasAns_f1"), 100.0
+    )
     assert squad_scores([""], [["dog"]]) == {"exact": 0.0, "f1": 0.0}
     assert "NoAns_f1" not in squad2_scores(["dog"], [["dog"]])
     assert "HasAns_f1" not in squad2_scores([""], [[]])
@@ -62,15 +62,15 @@ def test_best_threshold_is_the_best_of_all():
         count = int(chance.integers(1, 9))
         answers = [str(chance.choice(["x", "y", "x y", ""])) for _ in range(count)]
         golds = [[["x"], ["x", "y"], []][chance.integers(3)] for _ in range(count)]
-        odds = chance.integers(-2, 3, count).astype(float)
+        odds = chance.integers(-2, 3, count).astype(float).tolist()
         found = squad2_scores(answers, golds, odds)
-        limits = [odds.min() - 1, *odds]
+        limits = [min(odds) - 1, *odds]
         for name in ("exact", "f1"):
             tried = [squad2_scores(answers, golds, odds, limit)[name] for limit in limits]
             assert found[f"best_{name}"] == pytest.approx(max(tried))
             chosen = found[f"best_{name}_thresh"]
             assert squad2_scores(answers, golds, odds, chosen)[name] == pytest.approx(max(tried))
-            below += chosen < odds.min()
+            below += chosen < min(odds)
     assert below > 10
 
 
@@ -112,7 +112,7 @@ def perturbed(context: str, golds: Sequence[str], chance: random.Random) -> str:
 PERTURBED = 10_000
 
 
-def changed(kind: str, contexts: Sequence[str], golds: Golds) -> list[str]:
+def changed(kind: str, contexts: list[str], golds: Golds) -> list[str]:
     chance = random.Random(0)
     make: Callable[[int], str] = {
         "gold": lambda i: first(golds[i]),
@@ -132,12 +132,9 @@ KINDS = ("gold", "empty", "first word", "articles", "punctuation", "perturbed")
 
 
 def compare(version: str, answers: list[str], golds: Golds) -> dict[str, float]:
-    """Holds our scores to the references; the scores."""
+    """Holds our scores to the reference; the scores."""
     if version == "1.1":
         found, expected = squad_scores(answers, golds), reference_scores_of_1(answers, golds)
-        plain = [i for i, texts in enumerate(golds) if all(map(normalized_words, texts))]
-        asked, right = [answers[i] for i in plain], [golds[i] for i in plain]
-        assert squad_scores(asked, right) == pytest.approx(torchmetrics_scores(asked, right))
     else:
         odds = np.random.default_rng(0).normal(size=len(answers)).tolist()
         found = squad2_scores(answers, golds, odds, 0.3)
@@ -165,6 +162,10 @@ def test_real_dev_sets(kind: str, dev: tuple[str, list[str], Golds]):
     answers = changed(kind, contexts, golds)
     golds = golds[: len(answers)]
     found = compare(version, answers, golds)
+    if version == "1.1":
+        plain = [i for i, texts in enumerate(golds) if all(map(normalized_words, texts))]
+        asked, right = [answers[i] for i in plain], [golds[i] for i in plain]
+        assert squad_scores(asked, right) == pytest.approx(torchmetrics_scores(asked, right))
     if kind == "gold" and version == "1.1":
         assert found == {"exact": 100.0, "f1": 100.0}
     elif kind == "gold":

@@ -271,12 +271,12 @@ class _HubQuestions(Records):
         """
         place = self.split.place(row)
         cells = _plain(self.split.rows[row], place)
-        texts = [_field(cells, column, str, place) for column in ("question", "context")]
+        question, context = (_field(cells, key, str, place) for key in ("question", "context"))
         answers = None
         if "answers" in cells:
             answers = [(f"{place}.answers", answer) for answer in _unzipped(cells["answers"])]
         identity = _identity(_field(cells, "id", None, place), place)
-        record = _record(row, identity, *texts, answers, place)
+        record = _record(row, identity, question, context, answers, place)
         check_answers(record, self.may_be_hidden, self.version, place)
         return record
 

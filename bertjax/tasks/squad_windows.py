@@ -117,8 +117,8 @@ def _pair(backend: tokenizers.Tokenizer) -> _Pair:
         slice(question[-1] + 1, context[0]),
         slice(context[-1] + 1, None),
     )
-    around = [(ids[part], types[part]) for part in parts]
-    return _Pair(*around, int(types[question[0]]), int(types[context[0]]))
+    before, between, after = ((ids[part], types[part]) for part in parts)
+    return _Pair(before, between, after, int(types[question[0]]), int(types[context[0]]))
 
 
 def _joined(pair: _Pair, question: np.ndarray, context: np.ndarray) -> dict[str, Any]:
