@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bertjax.data.columns import Columns, Sentence, find_columns, read_columns
 from bertjax.data.hub import open_split, plain, text_cell
 from bertjax.data.layout import SPLITS, may_lack_labels
 from bertjax.data.sources import split_source
+from bertjax.data.tags import Scheme, convert, scheme_of, split_tag
 from bertjax.types import UserError, nearest
 
 
@@ -48,6 +49,40 @@ def open_tagged(data: str, split: str, layout: TaggedLayout) -> list[Sentence]:
         tags = "optional" if may_lack_labels(split) else "required"
         return read_columns(path, layout.columns, tags)
     return _from_hub(data, split, layout)
+
+
+def learned_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
+    """The scheme in which tags are learned: BIOES where they are written so, else IOB2.
+
+    Raises:
+      ValueError: for a tag of no scheme.
+    """
+    return "bioes" if scheme_of(sentences) == "bioes" else "iob2"
+
+
+def rewrite(sentences: Sequence[Sentence], scheme: Scheme | None) -> None:
+    """Rewrites the tags of all sentences in a scheme; None: the :func:`learned_scheme` of theirs.
+
+    Raises:
+      UserError: for a tag of no scheme, by its place.
+    """
+    for sentence in sentences:
+        for word, tag in enumerate(sentence.tags or ()):
+            check_tag(tag, sentence.place(word))
+    scheme = scheme or learned_scheme(sentence.tags or () for sentence in sentences)
+    for sentence in sentences:
+        if sentence.tags is not None:
+            sentence.tags = convert(sentence.tags, scheme)
+
+
+def check_tag(tag: str, place: str) -> None:
+    """Raises UserError for a tag of no scheme."""
+    try:
+        split_tag(tag)
+    except ValueError as error:
+        raise UserError(
+            f"{place}: {error}; set the option tag_column, or use task 'pos' for tags of words"
+        ) from None
 
 
 def _from_hub(data: str, split: str, layout: TaggedLayout) -> list[Sentence]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bertjax.data.tags import spans_of
 
@@ -23,16 +24,15 @@ def entity_scores(gold: Tagged, guessed: Tagged) -> dict[str, float]:
     Returns:
       ``f1``, ``precision``, ``recall``, and ``f1_TYPE`` for every type in ``gold`` or ``guessed``.
     """
-    from seqeval.metrics import precision_recall_fscore_support
+    from seqeval.metrics import sequence_labeling
 
+    score: Any = sequence_labeling.precision_recall_fscore_support
     tags = [list(sentence) for sentence in gold], [list(sentence) for sentence in guessed]
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        *tags, average="micro", zero_division=0
-    )
+    precision, recall, f1, _ = score(*tags, average="micro", zero_division=0)
     types = sorted({span.type for side in tags for tags_ in side for span in spans_of(tags_)})
     scores = {"f1": float(f1), "precision": float(precision), "recall": float(recall)}
     if types and types != [""]:
-        each = precision_recall_fscore_support(*tags, average=None, zero_division=0)[2]
+        each = score(*tags, average=None, zero_division=0)[2]
         scores |= {f"f1_{kind}": float(one) for kind, one in zip(types, each, strict=True)}
     return scores
 

@@ -20,11 +20,17 @@ from bertjax.data.batching import Encoded
 from bertjax.data.columns import Columns, Sentence, parse_columns
 from bertjax.data.layout import SPLITS
 from bertjax.data.records import Record
-from bertjax.data.tagged import TaggedLayout, open_tagged
-from bertjax.data.tags import Scheme, convert, ordered, scheme_of, split_tag
+from bertjax.data.tagged import TaggedLayout, check_tag, learned_scheme, open_tagged, rewrite
+from bertjax.data.tags import Scheme, ordered
 from bertjax.data.word_windows import windows_of
 from bertjax.tasks.base import Answer, Outputs, Task
-from bertjax.tasks.tag_answers import answer_of, column_lines, sentences_of, words_of
+from bertjax.tasks.tag_records import (
+    answer_of,
+    column_lines,
+    records_of,
+    sentences_of,
+    words_of,
+)
 from bertjax.tasks.tag_scores import SCORES, entity_scores, word_accuracy
 from bertjax.types import HeadConfig, HeadKind, UserError, nearest
 
@@ -77,6 +83,11 @@ class TaggingTask(Task):
     one_example: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in self.OPTIONS and type(value) is not type(field.default):
+                kind = "a whole number" if isinstance(field.default, int) else "a word"
+                raise UserError(f"option {field.name} is {value!r}; set it to {kind}")
         _check_word("scheme", self.scheme, (AUTO, *get_args(Scheme)))
         _check_word("context", self.context, CONTEXTS)
         if not self.separator:
@@ -89,7 +100,7 @@ class TaggingTask(Task):
                 raise UserError(f"there is no tagging metric '{name}'{nearest(name, known)}")
         for label in self.labels or ():
             if self.entities:
-                _check_tag(label, f"a label of task '{self.name}'")
+                check_tag(label, f"a label of task '{self.name}'")
 
     @property
     def head(self) -> HeadConfig:
@@ -151,7 +162,7 @@ class TaggingTask(Task):
         task._check_known(sentences, data, split)
         if self.context == "document" and all(s.document < 0 for s in sentences):
             raise UserError(f"{sentences[0].name} has no -DOCSTART- line; set context to sentence")
-        records = _records(sentences, self.context)
+        records = records_of(sentences, self.context)
         return [{"index": index, **record} for index, record in enumerate(records)]
 
     def encode(self, record: Record, tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
@@ -210,11 +221,11 @@ class TaggingTask(Task):
     def answer(
         self, record: Record, examples: Sequence[Encoded], outputs: Sequence[np.ndarray]
     ) -> Answer:
-        """Words, tags, scores and entities; see :func:`bertjax.tasks.tag_answers.answer_of`."""
+        """Words, tags, scores and entities; see :func:`bertjax.tasks.tag_records.answer_of`."""
         return answer_of(record, *self._decode(record, examples, outputs), self.entities)
 
     def record(self, given: Any) -> Record:
-        """The record of a text or of a list of words; see :mod:`bertjax.tasks.tag_answers`."""
+        """The record of a text or of a list of words; see :mod:`bertjax.tasks.tag_records`."""
         return words_of(given)
 
     def read(
@@ -233,7 +244,7 @@ class TaggingTask(Task):
         if columns:
             raise UserError(f"task '{self.name}' has its own columns; leave --columns out")
         where = self._layout.columns.of(name)
-        yield from _records(parse_columns(stream, name, where, "ignored"), self.context)
+        yield from records_of(parse_columns(stream, name, where, "ignored"), self.context)
 
     def lines(self, form: str, answers: Iterable[Answer]) -> Iterator[str]:
         """A column file: word TAB tag, an empty line after each sentence."""
@@ -253,18 +264,11 @@ class TaggingTask(Task):
 
     def _learn(self, sentences: Sequence[Sentence]) -> None:
         """Rewrites the tags of entities in the scheme in which they are learned."""
-        if not self.entities:
-            return
-        for sentence in sentences:
-            for word, tag in enumerate(sentence.tags or ()):
-                _check_tag(tag, sentence.place(word))
-        examples = [sentence.tags or () for sentence in sentences]
-        scheme = self.scheme
-        if scheme == AUTO:
-            known = examples if self.labels is None else [[label] for label in self.labels]
-            scheme = "bioes" if scheme_of(known) == "bioes" else "iob2"
-        for sentence, tags in zip(sentences, examples, strict=True):
-            sentence.tags = convert(tags, cast("Scheme", scheme)) if tags else sentence.tags
+        if self.entities:
+            scheme = None if self.scheme == AUTO else cast("Scheme", self.scheme)
+            if scheme is None and self.labels is not None:
+                scheme = learned_scheme([[label] for label in self.labels])
+            rewrite(sentences, scheme)
 
     def _check_known(self, sentences: Sequence[Sentence], data: str, split: str) -> None:
         """Refuses a tag of the train split that is not among the labels; tells of one elsewhere."""
@@ -296,37 +300,6 @@ class TaggingTask(Task):
             classes[example["words"]] = logits.argmax(axis=-1)
             scores[example["words"]] = 1 / odds.sum(axis=-1)
         return [self.class_names[number] for number in classes], scores
-
-
-def _records(sentences: Iterable[Sentence], context: str) -> Iterator[Record]:
-    """A record a sentence or, where documents are marked and wanted, a document."""
-    group: list[Sentence] = []
-    for sentence in sentences:
-        goes_on = context == "document" and group and sentence.document >= 0
-        if group and not (goes_on and sentence.document == group[-1].document):
-            yield _record(group)
-            group = []
-        group.append(sentence)
-    if group:
-        yield _record(group)
-
-
-def _record(group: Sequence[Sentence]) -> Record:
-    tagged = all(sentence.tags is not None for sentence in group)
-    return {
-        "words": [word for sentence in group for word in sentence.words],
-        "tags": [tag for sentence in group for tag in sentence.tags or ()] if tagged else None,
-        "lengths": [len(sentence.words) for sentence in group],
-    }
-
-
-def _check_tag(tag: str, place: str) -> None:
-    try:
-        split_tag(tag)
-    except ValueError as error:
-        raise UserError(
-            f"{place}: {error}; set the option tag_column, or use task 'pos' for tags of words"
-        ) from None
 
 
 def _check_word(field: str, word: str, known: Sequence[str]) -> None:

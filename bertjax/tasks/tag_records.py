@@ -1,4 +1,4 @@
-"""Tagging as ``predict`` has it: inputs to words, and tags to answers and lines."""
+"""Sentences and inputs to the records of tagging, and tags to answers and lines."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.data.columns import Sentence
 from bertjax.data.records import Record
 from bertjax.data.tags import spans_of
 from bertjax.types import UserError
 
+_BREAKS = re.compile(r"[\t\r\n]")
 NEEDED = "an input must be a text, a list of words, or a mapping with 'text' or 'tokens'"
 
 
@@ -34,6 +36,28 @@ def words_of(given: Any) -> Record:
     if not isinstance(given, Sequence) or not all(isinstance(word, str) for word in given):
         raise UserError(f"{NEEDED}, not {given!r}")
     return {"words": list(given), "lengths": [len(given)]}
+
+
+def records_of(sentences: Iterable[Sentence], context: str) -> Iterator[Record]:
+    """A record a sentence or, if ``context`` is ``document`` and they are marked, a document."""
+    group: list[Sentence] = []
+    for sentence in sentences:
+        goes_on = context == "document" and group and sentence.document >= 0
+        if group and not (goes_on and sentence.document == group[-1].document):
+            yield _record(group)
+            group = []
+        group.append(sentence)
+    if group:
+        yield _record(group)
+
+
+def _record(group: Sequence[Sentence]) -> Record:
+    tagged = all(sentence.tags is not None for sentence in group)
+    return {
+        "words": [word for sentence in group for word in sentence.words],
+        "tags": [tag for sentence in group for tag in sentence.tags or ()] if tagged else None,
+        "lengths": [len(sentence.words) for sentence in group],
+    }
 
 
 def sentences_of(record: Record, values: Sequence[Any]) -> list[list[Any]]:
@@ -92,5 +116,5 @@ def column_lines(answers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for answer in answers:
         record = {"lengths": answer.get("sentences", [len(answer["words"])])}
         for pairs in sentences_of(record, list(zip(answer["words"], answer["tags"], strict=True))):
-            yield from (f"{re.sub(r'[\t\r\n]', ' ', word)}\t{tag}" for word, tag in pairs)
+            yield from (f"{_BREAKS.sub(' ', word)}\t{tag}" for word, tag in pairs)
             yield ""
