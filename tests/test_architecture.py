@@ -65,6 +65,7 @@ HEAVY = {
     "matplotlib",
     "scipy",
     "sentencex",
+    "seqeval",
     "sklearn",
     "tensorboardX",
     "tensorflow",

@@ -119,6 +119,11 @@ class TaggingTask(Task):
         return self.labels
 
     @property
+    def labels_known(self) -> bool:
+        """Whether the tags are known."""
+        return self.labels is not None
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits that the task's data has."""
         return SPLITS
