@@ -66,6 +66,7 @@ HEAVY = {
     "matplotlib",
     "scipy",
     "sentencex",
+    "seqeval",
     "sklearn",
     "tensorboardX",
     "tensorflow",

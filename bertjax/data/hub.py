@@ -58,8 +58,8 @@ class HubRecords(Records):
           UserError: where a text is not text, or the label is not one of the task's.
         """
         cells, place = self.split.rows[row], self.split.place(row)
-        texts = {column: _text(cells[column], column, place) for column in self.texts}
-        label = self.read_label(_plain(cells[self.label]), place) if self.read_label else None
+        texts = {column: text_cell(cells[column], column, place) for column in self.texts}
+        label = self.read_label(plain(cells[self.label]), place) if self.read_label else None
         return {"index": row, **texts, "label": label}
 
 
@@ -70,7 +70,7 @@ def open_hub(data: str, split: str, schema: TextSchema, layout: Layout) -> HubRe
       UserError: where the library is not installed, the data set cannot be read, a column is
         missing, or its class names are not those of the schema.
     """
-    opened = open_hub_split(data, layout.hub_splits.get(split, split))
+    opened = open_split(data, layout.hub_splits.get(split, split))
     for column in schema.text_columns:
         opened.check(column)
     reader = None
@@ -85,20 +85,20 @@ def hub_labels(data: str, schema: TextSchema, layout: Layout) -> tuple[str, ...]
     Raises:
       UserError: as :func:`open_hub`.
     """
-    train = open_hub_split(data, layout.hub_splits.get("train", "train"))
+    train = open_split(data, layout.hub_splits.get("train", "train"))
     column = schema.label_column
     train.check(column)
     return train.class_names(column) or sorted_labels(
-        label_word(_plain(train.rows[row][column]), train.place(row))
+        label_word(plain(train.rows[row][column]), train.place(row))
         for row in range(len(train.rows))
     )
 
 
-def open_hub_split(data: str, split: str) -> HubSplit:
-    """One split of a data set, under the name that its library has for it.
+def open_split(data: str, split: str) -> HubSplit:
+    """Opens ``tfds:`` or ``hf:`` data; ``split`` is what the source calls it.
 
     Raises:
-      UserError: where the library is not installed or the data set cannot be read.
+      UserError: where the library is not installed, or the data set cannot be read.
     """
     kind, _, name = data.partition(":")
     try:
@@ -154,8 +154,12 @@ def _label_reader(
     return ClassIds({number: schema.labels.index(name) for number, name in enumerate(names)})
 
 
-def _text(value: Any, column: str, place: str) -> str:
-    """A text cell; TFDS gives bytes."""
+def text_cell(value: Any, column: str, place: str) -> str:
+    """A cell that must hold text; TFDS gives bytes.
+
+    Raises:
+      UserError: where it does not; ``place`` and ``column`` say where.
+    """
     try:
         text = value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -165,7 +169,7 @@ def _text(value: Any, column: str, place: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A label as Python's own text, number or None; TFDS gives bytes and numpy numbers."""
     if isinstance(value, bytes):
         return value.decode()

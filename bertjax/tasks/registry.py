@@ -9,6 +9,7 @@ from typing import Any
 from bertjax.tasks.base import Task
 from bertjax.tasks.glue import GLUE
 from bertjax.tasks.squad import SQUAD
+from bertjax.tasks.tagging import TAGGING
 from bertjax.tasks.text import TextTask
 from bertjax.types import TextSchema, UserError, nearest
 
@@ -28,14 +29,15 @@ OWN_DATA: dict[str, TextTask] = {
     ),
 }
 
-TASKS: dict[str, Task] = {**GLUE, **SQUAD, **OWN_DATA}
+TASKS: dict[str, Task] = {**GLUE, **SQUAD, **TAGGING, **OWN_DATA}
 """Every task by its name. A new one is one more entry."""
 TASK_NAMES = tuple(TASKS)
 OF_TABLES = tuple(name for name, task in OWN_DATA.items() if isinstance(task, TextTask))
 """Tasks whose columns and labels the experiment says."""
 
 
-TASK_OF_HEAD = {task.kind: name for name, task in OWN_DATA.items()} | {"span": "squad"}
+TASK_OF_HEAD = {task.kind: name for name, task in OWN_DATA.items()}
+TASK_OF_HEAD |= {"span": "squad", "token_classification": "ner"}
 """The task of a model of which only the kind of its head is known."""
 
 
