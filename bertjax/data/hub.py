@@ -70,7 +70,7 @@ def open_hub(data: str, split: str, schema: TextSchema, layout: Layout) -> HubRe
       UserError: where the library is not installed, the data set cannot be read, a column is
         missing, or its class names are not those of the schema.
     """
-    opened = _open(data, layout.hub_splits.get(split, split))
+    opened = open_split(data, layout.hub_splits.get(split, split))
     for column in schema.text_columns:
         opened.check(column)
     reader = None
@@ -85,7 +85,7 @@ def hub_labels(data: str, schema: TextSchema, layout: Layout) -> tuple[str, ...]
     Raises:
       UserError: as :func:`open_hub`.
     """
-    train = _open(data, layout.hub_splits.get("train", "train"))
+    train = open_split(data, layout.hub_splits.get("train", "train"))
     column = schema.label_column
     train.check(column)
     return train.class_names(column) or sorted_labels(
@@ -94,7 +94,12 @@ def hub_labels(data: str, schema: TextSchema, layout: Layout) -> tuple[str, ...]
     )
 
 
-def _open(data: str, split: str) -> HubSplit:
+def open_split(data: str, split: str) -> HubSplit:
+    """One split of ``tfds:NAME[/CONFIG]`` or ``hf:OWNER/NAME[/CONFIG]`` as its library gives it.
+
+    Raises:
+      UserError: where the library is not installed, or the data set cannot be read.
+    """
     kind, _, name = data.partition(":")
     try:
         rows, features = _LIBRARIES[kind](name, split)
