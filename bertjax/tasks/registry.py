@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bertjax.tasks.base import Task
+from bertjax.tasks.choice import CHOICE
 from bertjax.tasks.glue import GLUE
 from bertjax.tasks.text import TextTask
 from bertjax.types import TextSchema, UserError, nearest
@@ -27,7 +28,7 @@ OWN_DATA: dict[str, TextTask] = {
     ),
 }
 
-TASKS: dict[str, Task] = {**GLUE, **OWN_DATA}
+TASKS: dict[str, Task] = {**GLUE, **CHOICE, **OWN_DATA}
 """Every task by its name. A new one is one more entry."""
 TASK_NAMES = tuple(TASKS)
 OF_TABLES = tuple(name for name, task in OWN_DATA.items() if isinstance(task, TextTask))
@@ -35,6 +36,7 @@ OF_TABLES = tuple(name for name, task in OWN_DATA.items() if isinstance(task, Te
 
 
 TASK_OF_HEAD = {task.kind: name for name, task in OWN_DATA.items()}
+TASK_OF_HEAD["multiple_choice"] = "multiple_choice"
 """The task of a model of which only the kind of its head is known."""
 
 
