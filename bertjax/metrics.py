@@ -8,8 +8,8 @@ or more: a threshold other than 0.5 is subtracted before.
 
 Where a definition divides by zero the answer is 0.0, as the field does: Matthews' coefficient when
 the labels or the predictions hold one class only, F1 when no positive is labelled or predicted (of
-one class in a mean, or of all), a correlation when labels or scores are constant. Where a logit is not finite the answer is nan: a
-model that diverged has no score, and nan is never the best.
+one class in a mean, or of all), a correlation when labels or scores are constant. Where a logit is
+not finite the answer is nan: a model that diverged has no score, and nan is never the best.
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ def _found_file(folder: epath.Path, split: str) -> str:
 
 def _read(path: str, split: str, schema: TextSchema, layout: Layout, texts: Sequence[str]) -> Table:
     wanted = [layout.column(column) for column in texts]
-    if layout.language:
+    language = layout.wanted_language
+    if language:
         wanted.append("language")
     labels = [layout.column(column) for column in _label_columns(schema, layout)]
     optional = labels if may_lack_labels(split) else []
@@ -154,7 +155,7 @@ def _read(path: str, split: str, schema: TextSchema, layout: Layout, texts: Sequ
             f"{error.place}: the header has no column '{wanted[0]}'; if '{row}' is a row already, "
             "name the columns, as in --config.options.columns=\"('text','label')\""
         ) from None
-    return table.where("language", layout.language) if layout.language else table
+    return table.where("language", language) if language else table
 
 
 def _label_columns(schema: TextSchema, layout: Layout) -> Sequence[str]:

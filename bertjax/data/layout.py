@@ -49,6 +49,8 @@ class Layout:
     language: str | None = None
     """Of sources that hold several: rows of files whose column ``language`` says so, and that
     translation of TFDS's and Hugging Face's texts."""
+    file_of_language: bool = False
+    """Whether a file holds one language only, and so has no column ``language``."""
     elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What TFDS and Hugging Face call the data set that holds a split, where it is another."""
     by_split: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -62,6 +64,11 @@ class Layout:
     def of(self, split: str) -> Layout:
         """The layout of one split."""
         return dataclasses.replace(self, **self.by_split.get(split, {}))
+
+    @property
+    def wanted_language(self) -> str | None:
+        """The language whose rows of a file are read; None: all rows."""
+        return None if self.file_of_language else self.language
 
     def column(self, name: str) -> str:
         """What files call the schema's column ``name``."""
