@@ -84,7 +84,7 @@ def reorder_heads(
         return [f"  its labels {', '.join(theirs)} are taken to mean {', '.join(ours)}"]
     order = [list(theirs).index(label) for label in ours]
     for name, found in params.get("heads", {}).items():
-        if heads[name].kind == "classification":
+        if heads[name].kind in ("classification", "multi_label"):
             found["kernel"], found["bias"] = found["kernel"][:, order], found["bias"][order]
     return []
 
