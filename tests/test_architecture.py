@@ -42,6 +42,7 @@ FLOORS = {
     "predict": 4,
     "exchange": 4,
     "analysis": 5,
+    "glue": 5,
     "cli": 6,
     "__main__": 7,
 }
