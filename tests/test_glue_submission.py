@@ -15,6 +15,7 @@ import pytest
 from tiny import tiny_model
 
 import bertjax
+from bertjax.cli import main as cli
 from bertjax.glue.submission import (
     SERVER_FILES,
     ServerFile,
@@ -23,7 +24,7 @@ from bertjax.glue.submission import (
     write_submission,
 )
 from bertjax.glue.validator import FORMAT, validate_submission
-from bertjax.tasks import get_task
+from bertjax.tasks import GLUE
 from bertjax.types import HeadConfig, UserError
 
 FILES = {file.name: file for file in SERVER_FILES}
@@ -197,7 +198,7 @@ def test_writer_refuses(path: str, predictions: dict[str, Any], told: str, tmp_p
 
 def _test_file(folder: Path, task: str, rows: int) -> None:
     """A test set of GLUE's layout with as many rows as are wanted."""
-    layout, schema = get_task(task).layout, get_task(task).schema
+    layout, schema = GLUE[task].layout, GLUE[task].schema
     columns = [layout.column(column) for column in schema.text_columns]
     lines = ["\t".join(["index", *columns])]
     texts = ["the cat runs .", "a dog sleeps here"]
@@ -216,8 +217,8 @@ class _Scripted:
         self.task, self._answers = SimpleNamespace(name=task), list(answers)
         self.seen: list[Any] = []
 
-    def stream(self, inputs: Iterable[Any], batch_size: int) -> Iterable[dict[str, Any]]:
-        self.seen = list(inputs)
+    def answers(self, records: Iterable[Any], batch_size: int) -> Iterable[dict[str, Any]]:
+        self.seen = list(records)
         return iter(self._answers)
 
 
@@ -230,7 +231,7 @@ def test_scores_are_brought_into_the_server_s_range(tmp_path: Path):
     model = _scripted("stsb", ({"score": row / 100 - 3} for row in range(1379)))
     found = predictions_of(model, "stsb", f"files:{tmp_path}")
     assert [found[0], found[301], found[-1]] == pytest.approx([0.0, 0.01, 5.0])
-    assert model.seen[1] == ("a dog sleeps here .", "the cat runs . .")
+    assert GLUE["stsb"].texts(model.seen[1]) == ("a dog sleeps here .", "the cat runs . .")
     answers = [{"score": 1.0}] * 1379
     answers[7] = {"score": float("nan")}
     with pytest.raises(UserError, match=r"row 7 of STS-B.tsv with nan: it has diverged"):
@@ -256,7 +257,8 @@ def test_a_test_set_of_another_length_or_name(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def wnli_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wnli_model(tmp_path_factory: pytest.TempPathFactory, compile_cache: dict[str, str]) -> Path:
+    del compile_cache
     return tiny_model(
         tmp_path_factory.mktemp("wnli") / "model",
         head=HeadConfig("classification", 2),
@@ -272,14 +274,16 @@ def test_from_a_model_to_a_valid_zip(wnli_model: Path, tmp_path: Path):
     _test_file(tmp_path, "wnli", 146)
     _test_file(tmp_path, "rte", 10)
     path = str(tmp_path / "out.zip")
-    notes = make_submission(path, {"wnli": str(wnli_model), "rte": "nowhere"}, data)
+    notes = make_submission(path, {"wnli": str(wnli_model), "rte": "nowhere"}, data, batch_size=146)
     assert len(notes) == 10
     assert any(
         "RTE.tsv is filled with 'entailment'" in note and "10 rows" in note for note in notes
     )
-    task = get_task("wnli")
+    task = GLUE["wnli"]
     texts = [task.texts(record) for record in task.open(data, "test")]
-    labels = [answer["label"] for answer in bertjax.load(str(wnli_model), "wnli").predict(texts)]
+    labels = [
+        answer["label"] for answer in bertjax.load(str(wnli_model), "wnli").predict(texts, 146)
+    ]
     with zipfile.ZipFile(path) as archive:
         lines = archive.read("WNLI.tsv").decode().splitlines()
     words = {"not_entailment": "0", "entailment": "1"}
@@ -300,7 +304,7 @@ PRESENT = ("CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "STS-B.tsv", "QNLI.tsv", "RTE.ts
     "file", [FILES[name] for name in (*PRESENT, "AX.tsv")], ids=lambda file: file.name
 )
 def test_real_test_sets_have_the_official_rows(file: ServerFile):
-    task = get_task(file.task)
+    task = GLUE[file.task]
     assert len(task.open(f"files:{REAL}/glue", "test")) == file.rows
     path = Path(REAL, "glue", task.layout.folder, task.layout.files["test"])
     lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
@@ -311,7 +315,7 @@ def test_real_test_sets_have_the_official_rows(file: ServerFile):
 @pytest.mark.parametrize("name", ["CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "RTE.tsv", "WNLI.tsv"])
 def test_the_filling_is_the_training_set_s_most_frequent_class(name: str):
     file = FILES[name]
-    records = get_task(file.task).open(f"files:{REAL}/glue", "train")
+    records = GLUE[file.task].open(f"files:{REAL}/glue", "train")
     counts = collections.Counter(record["label"] for record in records)
     assert file.filling == (file.words[counts.most_common(1)[0][0]],)
 
@@ -319,6 +323,37 @@ def test_the_filling_is_the_training_set_s_most_frequent_class(name: str):
 @pytest.mark.skipif(not REAL, reason="needs BERTJAX_DATA")
 def test_a_submission_from_real_data(wnli_model: Path, tmp_path: Path):
     path = tmp_path / "real.zip"
-    notes = make_submission(str(path), {"wnli": str(wnli_model)}, f"files:{REAL}/glue")
+    notes = make_submission(
+        str(path), {"wnli": str(wnli_model)}, f"files:{REAL}/glue", batch_size=146
+    )
     assert len(notes) == 10
     validate_submission(str(path))
+
+
+def test_command_line(wnli_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    _test_file(tmp_path, "wnli", 146)
+    path = tmp_path / "out.zip"
+    flags = [f"--models=wnli={wnli_model}", f"--data=files:{tmp_path}", f"--output={path}"]
+    assert cli.main(["submission", *flags, "--batch_size=146"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 11
+    assert said[0] == "CoLA.tsv is filled with '1': there is no model of cola"
+    assert said[-1] == f"{path} is whole; its format is checked"
+    assert cli.main(["submission", f"--check={path}"]) == 0
+    assert capsys.readouterr().out == f"{path} is what GLUE's server takes\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "bertjax submission needs --models, or --check=ZIP alone"),
+        (["--models=rte=a", "--data=files:b"], "bertjax submission needs --output"),
+        (["--check=a.zip", "--output=b.zip"], "give --check, or --models, --data and --output"),
+        (["--models=rte", "--data=files:b", "--output=c.zip"], "'rte' is not written TASK=FOLDER"),
+        (["--models=rte=a,rte=b", "--data=files:b", "--output=c.zip"], "task 'rte' twice"),
+        (["--check=nowhere.zip"], "there is no file nowhere.zip"),
+    ],
+)
+def test_command_line_errors(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["submission", *flags]) == 2
+    assert told in capsys.readouterr().err

@@ -23,7 +23,7 @@ from etils import epath
 
 from bertjax.glue.validator import validate_submission
 from bertjax.predict import Predictor, load
-from bertjax.tasks import get_task
+from bertjax.tasks import GLUE
 from bertjax.types import UserError, nearest
 
 Prediction = str | float
@@ -70,14 +70,23 @@ SERVER_FILES = (
 
 
 def make_submission(
-    path: str, models: Mapping[str, str], data: str, batch_size: int = 32, dtype: str = "float32"
+    path: str,
+    models: Mapping[str, str],
+    data: str,
+    *,
+    max_lengths: Mapping[str, int] | None = None,
+    batch_size: int = 32,
+    dtype: str = "float32",
 ) -> list[str]:
     """Predicts every test set that has a model and data, writes the zip, and checks it.
 
     Args:
       path: of the zip, ``NAME.zip``; what is in it is told in ``NAME.json`` beside it.
       models: by task, a trained workdir or a Hugging Face folder.
-      data: ``files:DIR``, GLUE's own files; a test set that is not there is filled.
+      data: ``files:DIR``, GLUE's own files, or ``tfds:glue/{task}`` or ``hf:nyu-mll/glue/{task}``;
+        a test set that is not there is filled.
+      max_lengths: by task, the tokens at which texts are cut, for folders that do not tell it: a
+        workdir cuts as in training, a Hugging Face folder at all its positions.
       batch_size: examples at a time.
       dtype: of the computation, ``float32`` or ``bfloat16``.
 
@@ -98,7 +107,7 @@ def make_submission(
         tests, missing = _tests_of(task, data)
         reasons |= missing
         if tests:
-            model = load(folder, task, dtype=dtype)
+            model = load(folder, task, max_length=(max_lengths or {}).get(task, 0), dtype=dtype)
             for file, records in tests.items():
                 predictions[file.name] = _predictions(model, file, records, batch_size)
     sources = {file.name: models[file.model] for file in SERVER_FILES if file.model in models}
@@ -190,7 +199,7 @@ def _tests_of(task: str, data: str) -> tuple[dict[ServerFile, Sequence[Any]], di
 
 
 def _records(file: ServerFile, data: str) -> Sequence[Any]:
-    records = get_task(file.task).open(data, file.split)
+    records = GLUE[file.task].open(data.replace("{task}", file.task), file.split)
     if len(records) != file.rows:
         raise UserError(
             f"{data} has {len(records):,} rows for {file.name}, not the {file.rows:,} of "
@@ -207,10 +216,9 @@ def _predictions(
     name = model.task.name if model.task else "no task"
     if name != file.model:
         raise UserError(f"{file.name} needs a model of {file.model}, not of {name}")
-    task = get_task(file.task)
-    texts = (task.texts(record) for record in records)
-    answers = tqdm(model.stream(texts, batch_size), file.name, len(records), delay=2, disable=None)
-    return list(_in_server_words(answers, file, task.schema.labels or ()))
+    answers = model.answers(records, batch_size)
+    shown = tqdm(answers, file.name, len(records), delay=2, disable=None)
+    return list(_in_server_words(shown, file, GLUE[file.task].class_names or ()))
 
 
 def _in_server_words(answers: Any, file: ServerFile, labels: Sequence[str]) -> Iterator[Prediction]:
