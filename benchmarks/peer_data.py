@@ -54,14 +54,14 @@ def tokens(tokenizer, text, **options):
 class Squad:
     """SQuAD 1.1: a question of at most 64 tokens before every window of its context.
 
-    The next window begins so many tokens later that ``OVERLAP`` tokens are in both; the last one
-    ends with the context. A window that does not hold the whole answer is labelled [CLS], [CLS].
+    The next window begins ``STRIDE`` tokens later, as in BERT's run_squad.py; the last one ends
+    with the context. A window that does not hold the whole answer is labelled [CLS], [CLS].
     """
 
     model_class = AutoModelForQuestionAnswering
     recipe = Recipe(epochs=1, batch_size=16, learning_rate=1e-4, max_length=384)
     splits = ("validation",)
-    QUESTION, OVERLAP, BEST, LONGEST = 64, 128, 20, 30
+    QUESTION, STRIDE, BEST, LONGEST = 64, 128, 20, 30
     TRAIN_QUESTIONS = 10_000
 
     def __init__(self, data: Path):
@@ -102,7 +102,7 @@ class Squad:
             )
             if end == len(ids):
                 return examples
-            start += room - self.OVERLAP
+            start += self.STRIDE
 
     def answer(self, record, examples, outputs) -> str:
         """The best span over all windows, each token judged where it has most context."""
