@@ -59,7 +59,6 @@ class Squad:
     """
 
     model_class = AutoModelForQuestionAnswering
-    recipe = Recipe(epochs=1, batch_size=16, learning_rate=1e-4, max_length=384)
     splits = ("validation",)
     QUESTION, STRIDE, BEST, LONGEST = 64, 128, 20, 30
     TRAIN_QUESTIONS = 10_000
@@ -181,10 +180,9 @@ class Tagging:
     model_class = AutoModelForTokenClassification
     splits = ("validation", "test")
 
-    def __init__(self, data: Path, folder, files, separator, prefix, epochs):
+    def __init__(self, data: Path, folder, files, separator, prefix):
         self.files = {split: data / folder / file for split, file in files.items()}
         self.separator, self.prefix = separator, prefix
-        self.recipe = Recipe(epochs=epochs, batch_size=32, learning_rate=1e-4, max_length=128)
         self.labels = sorted({tag for record in self.read("train") for tag in record["tags"]})
 
     def read(self, split):
@@ -239,8 +237,9 @@ class Tagging:
             predicted.append(tags)
         gold = [record["tags"] for record in records]
         metrics = {
-            "f1": 100 * float(f1_score(gold, predicted)),
-            "strict_f1": 100 * float(f1_score(gold, predicted, mode="strict", scheme=IOB2)),
+            "f1": 100 * np.asarray(f1_score(gold, predicted)).item(),
+            "strict_f1": 100
+            * np.asarray(f1_score(gold, predicted, mode="strict", scheme=IOB2)).item(),
         }
         return metrics, predicted
 
@@ -249,7 +248,6 @@ class ChnSentiCorp:
     """Chinese sentiment of one text, cut to the length of a row."""
 
     model_class = AutoModelForSequenceClassification
-    recipe = Recipe(epochs=3, batch_size=32, learning_rate=5e-4, max_length=128)
     splits = ("validation",)  # the test file has no labels
     labels = ("negative", "positive")
 
@@ -274,7 +272,6 @@ class Dream:
     """DREAM: [CLS] dialogue [SEP] question option [SEP]; the dialogue's end is cut."""
 
     model_class = AutoModelForMultipleChoice
-    recipe = Recipe(epochs=1, batch_size=8, learning_rate=1e-4, max_length=192)
     splits = ("validation", "test")
     labels = None
 
@@ -319,9 +316,16 @@ def accuracy(records, outputs):
 
 CONLL = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 WIKIANN = {"train": "train", "validation": "dev", "test": "test"}
+RECIPES = {
+    "conll2003": Recipe(epochs=3, batch_size=32, learning_rate=1e-4, max_length=128),
+    "wikiann": Recipe(epochs=1, batch_size=32, learning_rate=1e-4, max_length=128),
+    "chnsenticorp": Recipe(epochs=3, batch_size=32, learning_rate=5e-4, max_length=128),
+    "squad": Recipe(epochs=1, batch_size=16, learning_rate=1e-4, max_length=384),
+    "dream": Recipe(epochs=1, batch_size=8, learning_rate=1e-4, max_length=192),
+}
 TASKS = {
-    "conll2003": lambda data: Tagging(data, "conll2003", CONLL, " ", "", epochs=3),
-    "wikiann": lambda data: Tagging(data, "wikiann-fr", WIKIANN, "\t", "fr:", epochs=1),
+    "conll2003": lambda data: Tagging(data, "conll2003", CONLL, " ", ""),
+    "wikiann": lambda data: Tagging(data, "wikiann-fr", WIKIANN, "\t", "fr:"),
     "chnsenticorp": ChnSentiCorp,
     "squad": Squad,
     "dream": Dream,

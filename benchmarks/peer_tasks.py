@@ -20,7 +20,7 @@ from pathlib import Path
 import grain
 import numpy as np
 import torch
-from peer_data import IGNORED, TASKS
+from peer_data import IGNORED, RECIPES, TASKS
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BertConfig, BertTokenizer
 
@@ -119,7 +119,7 @@ def decay_groups(model, weight_decay: float):
 def train(model, pad_id: int, examples, recipe, args, folder: Path) -> dict[str, float]:
     """Runs the recipe, writing each step's loss to ``losses.txt``, and returns its cost."""
     size, count = recipe.batch_size, len(examples)
-    steps = -(-count * recipe.epochs // size)
+    steps = args.steps or -(-count * recipe.epochs // size)
     warmup = int(steps * 0.1)
     order = grain.MapDataset.range(count).shuffle(seed=args.seed).repeat()
     optimizer = torch.optim.AdamW(decay_groups(model, 0.01), lr=recipe.learning_rate)
@@ -132,7 +132,7 @@ def train(model, pad_id: int, examples, recipe, args, folder: Path) -> dict[str,
     model.train()
     start = time.perf_counter()
     with (folder / "losses.txt").open("w") as log:
-        for step in range(min(steps, args.max_steps or steps)):
+        for step in range(steps):
             batch = [examples[order[step * size + i]] for i in range(size)]
             batch.sort(key=longest)
             total, loss = weight(batch), 0.0
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--init-only", action="store_true", help="write the initial model and stop")
     parser.add_argument("--dropout", type=float, help="one rate for all dropouts of the model")
-    parser.add_argument("--max-steps", type=int, default=0, help="stop early, without scores")
+    parser.add_argument("--steps", type=int, default=0, help="so many, without scores")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
@@ -190,19 +190,19 @@ def main() -> None:
         return
     folder = args.workdir / "transformers" / f"{args.task}-{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    length, size = task.recipe.max_length, task.recipe.batch_size
-    _, windows = encode_all(task, tokenizer, "train", length)
+    recipe, pad_id = RECIPES[args.task], int(tokenizer.convert_tokens_to_ids("[PAD]"))
+    _, windows = encode_all(task, tokenizer, "train", recipe.max_length)
     examples = [example for record in windows for example in record]
     result = {"side": "transformers", "task": args.task, "seed": args.seed}
     result |= {"train_examples": len(examples)}
-    result |= train(model, tokenizer.pad_token_id, examples, task.recipe, args, folder)
-    if args.max_steps:
+    result |= train(model, pad_id, examples, recipe, args, folder)
+    if args.steps:
         return
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for split in task.splits:
-        records, windows = encode_all(task, tokenizer, split, length)
-        outputs = evaluate(model, tokenizer.pad_token_id, windows, size)
+        records, windows = encode_all(task, tokenizer, split, recipe.max_length)
+        outputs = evaluate(model, pad_id, windows, recipe.batch_size)
         metrics, answers = task.score(records, windows, outputs)
         result |= {f"{split}/{name}": value for name, value in metrics.items()}
         (folder / f"{split}.json").write_text(json.dumps(answers, ensure_ascii=False))
