@@ -190,7 +190,7 @@ def main() -> None:
         return
     folder = args.workdir / "transformers" / f"{args.task}-{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    recipe, pad_id = RECIPES[args.task], int(tokenizer.convert_tokens_to_ids("[PAD]"))
+    recipe, pad_id = RECIPES[args.task], tokenizer.get_vocab()["[PAD]"]
     _, windows = encode_all(task, tokenizer, "train", recipe.max_length)
     examples = [example for record in windows for example in record]
     result = {"side": "transformers", "task": args.task, "seed": args.seed}
