@@ -11,15 +11,14 @@ from etils import epath
 
 from bertjax.checkpoint import Checkpoints, absolute
 from bertjax.convert import load_folder, read_heads
+from bertjax.convert.config import LABELLED
 from bertjax.models import Electra, Model
 from bertjax.models.vocabulary import with_rows
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from bertjax.train.state import abstract_params
 from bertjax.train.workdir import is_workdir, read_document, read_result
-from bertjax.types import HeadConfig, HeadKind, ModelConfig, UserError, from_mapping
-
-NAMED_CLASSES: tuple[HeadKind, ...] = ("classification", "multi_label", "token_classification")
+from bertjax.types import HeadConfig, ModelConfig, UserError, from_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +85,7 @@ def reorder_heads(
         return [f"  its labels {', '.join(theirs)} are taken to mean {', '.join(ours)}"]
     order = [list(theirs).index(label) for label in ours]
     for name, found in params.get("heads", {}).items():
-        if heads[name].kind in NAMED_CLASSES:
+        if heads[name].kind in LABELLED:
             found["kernel"], found["bias"] = found["kernel"][:, order], found["bias"][order]
     return []
 
