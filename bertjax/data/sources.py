@@ -10,7 +10,7 @@ from bertjax.data.layout import Layout
 from bertjax.data.records import Record
 from bertjax.types import TextSchema, UserError, nearest
 
-__all__ = ["Layout", "Record", "infer_labels", "open_source", "split_source"]
+__all__ = ["Layout", "Record", "infer_labels", "open_source"]
 
 KINDS = ("files", "tfds", "hf")
 
@@ -55,10 +55,10 @@ def infer_labels(data: str, schema: TextSchema, layout: Layout | None = None) ->
 
 
 def split_source(data: str) -> tuple[str, str]:
-    """The kind of a source and what follows its colon.
+    """The kind of a source, one of :data:`KINDS`, and what follows its colon.
 
     Raises:
-      UserError: where it has no colon, is of no known kind, or names nothing.
+      UserError: where either is missing or unknown.
     """
     kind, colon, location = data.partition(":")
     if not colon:

@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from bertjax.data.files import STEMS, find_file
-from bertjax.data.hub import HubSplit, open_hub_split
+from bertjax.data.hub import HubSplit, open_split
 from bertjax.data.layout import SPLITS, Layout, may_lack_labels
 from bertjax.data.records import Record, Records
 from bertjax.data.sources import split_source
@@ -47,7 +47,7 @@ def open_questions(data: str, split: str, version: str) -> Sequence[Record]:
     if split not in SPLITS:
         raise UserError(f"there is no split '{split}'{nearest(split, SPLITS)}")
     if kind != "files":
-        return _HubQuestions(open_hub_split(data, split), may_lack_labels(split), version)
+        return _HubQuestions(open_split(data, split), may_lack_labels(split), version)
     path = _find_file(location, split, version)
     with reading(path), epath.Path(path).open("rb") as stream:
         records = read_json(stream, path)
