@@ -27,7 +27,7 @@ def questions() -> dict[str, Any]:
     """What does one of the animals do? Nothing, where the text tells of it no deed."""
     rng = np.random.default_rng(0)
     paragraphs = []
-    for number in range(9):
+    for number in range(4):
         deeds = dict(zip(_three(rng, ANIMALS), _three(rng, DEEDS), strict=True))
         context = "  ".join(f"The {animal}\t{deed} ." for animal, deed in deeds.items())
         context += " here there" * int(rng.integers(8))
@@ -66,7 +66,7 @@ def trained(
     file.write_text(json.dumps(questions()), encoding="utf-8")
     config = FinetuneConfig.from_mapping(
         {
-            "model": str(tiny_model(folder / "model", hidden_size=32, initializer_range=0.1)),
+            "model": str(tiny_model(folder / "model", hidden_size=64, initializer_range=0.1)),
             "data": f"files:train={file},validation={file},test={file}",
             "task": "squad2",
             "options": OPTIONS,
@@ -74,7 +74,7 @@ def trained(
             "batch_size": 16,
             "steps": 200,
             "eval_every": 200,
-            "learning_rate": 5e-3,
+            "learning_rate": 2e-3,
             "dropout": 0.0,
         }
     )
