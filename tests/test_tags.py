@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from bertjax.data.tags import OUTSIDE, Scheme, Span, convert, ordered, scheme_of
 from bertjax.tasks.tag_scores import entity_scores, word_accuracy
 
 SCHEMES: tuple[Scheme, ...] = ("iob1", "iob2", "bioes")
-TYPES = ("LOC", "PER", "A-B")
+TYPES: tuple[str, ...] = ("LOC", "PER", "A-B")
 COUNTED = 10_000
 
 
@@ -105,8 +106,9 @@ def corpora() -> dict[Scheme, tuple[list[list[str]], list[list[str]]]]:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_scores_are_conllevals_and_seqevals(scheme: Scheme, corpora: dict) -> None:
-    from seqeval.metrics import f1_score
+    from seqeval import metrics
 
+    f1_score: Any = metrics.f1_score
     gold, guessed = corpora[scheme]
     for chosen in (slice(None), slice(0, 100), slice(7, 8), slice(20, 23)):
         scores = entity_scores(gold[chosen], guessed[chosen])
