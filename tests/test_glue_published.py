@@ -1,0 +1,39 @@
+"""The published rows: well formed, and cut to the tasks that were run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bertjax.glue.published import GLUE_ROWS, OTHER_ROWS, Row, rows_for
+from bertjax.tasks import GLUE
+
+
+@pytest.mark.parametrize("row", GLUE_ROWS, ids=lambda row: row.name)
+def test_scores_are_of_known_tasks_and_metrics(row: Row):
+    assert row.split in ("dev", "test")
+    assert row.source
+    for task, score in row.scores.items():
+        parts = score.split("/")
+        assert len(parts) <= (2 if task == "mnli" else len(GLUE[task].metrics))
+        for part in parts:
+            value, _, deviation = part.partition("±")
+            assert re.fullmatch(r"\d+\.\d+", value)
+            assert 0 <= float(value) <= 100
+            assert deviation == "" or float(deviation) < 10
+
+
+def test_rows_hold_the_wanted_tasks_alone_in_their_order():
+    rows = rows_for(["ax", "stsb"])
+    assert [(row.name, list(row.scores)) for row in rows] == [
+        ("bert-base-uncased", ["stsb"]),
+        ("bert-base-cased (Flax)", ["stsb"]),
+        ("BERT-Tiny", ["ax", "stsb"]),
+        ("BERT-Small", ["ax", "stsb"]),
+    ]
+    assert rows_for(["squad"]) == []
+    assert [row.scores["squad"] for row in rows_for(["squad"], OTHER_ROWS)] == [
+        "80.8/88.5",
+        "84.1/90.9",
+    ]
