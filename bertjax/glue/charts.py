@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 
 WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 34
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 36, 34
 """Margins around the plotted rectangle."""
 COLOURS = 6
 """Classes ``c0`` to ``c5`` of the style sheet; further points share the last, ``other``."""
@@ -61,7 +61,7 @@ def chart(title: str, lines: Sequence[Line]) -> str:
     return "\n".join(
         [
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">',
-            f'<text class="title" x="{LEFT}" y="16">{html.escape(title)}</text>',
+            f'<text class="title" x="{LEFT}" y="20">{html.escape(title)}</text>',
             *(_row(place((0, value))[1], _number(value, y_ticks)) for value in y_ticks),
             *(
                 _mark(place((value, low))[0], f"{value:,.0f}")

@@ -33,16 +33,16 @@ def make_zip(workdir: epath.Path, tasks: Sequence[TaskResults], data: str) -> tu
         for task in tasks
         if task.task not in models
     ]
-    if (told := _told(place)) is not None and _is_of(told, models):
-        filled = _filled(told)
-    else:
+    if (told := _told(place)) is None or not _is_of(told, models):
         lengths = {task: result.max_length for task, result in chosen.items()}
-        filled = make_submission(str(place), models, data, max_lengths=lengths)
+        make_submission(str(place), models, data, max_lengths=lengths)
+        told = _told(place) or {}
     picked = [
-        f"{task} is answered by {result.point or 'the config'}, seed {result.seed}."
-        for task, result in chosen.items()
+        f"{file.name} is answered by {chosen[file.model].name}"
+        for file in SERVER_FILES
+        if "model" in told[file.name]
     ]
-    return (f"{place} is for https://gluebenchmark.com/submit.", *picked, *notes, *filled)
+    return (f"{place} is for https://gluebenchmark.com/submit", *picked, *notes, *_filled(told))
 
 
 def _told(place: epath.Path) -> dict[str, Any] | None:

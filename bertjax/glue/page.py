@@ -20,7 +20,7 @@ STYLE = """
   --c0: #7ea8f2; --c1: #f09a57; --c2: #4fc0b1; --c3: #e083cc; --c4: #d3b94a; --c5: #a9aaf7;
   --other: #85847e; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1080px; padding: 32px 24px 64px; background: var(--paper);
+body { margin: 0 auto; max-width: 1120px; padding: 32px 24px 64px; background: var(--paper);
   color: var(--ink); font: 15px/1.5 var(--font); }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 24px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 40px 0 10px; }
@@ -29,7 +29,7 @@ p { max-width: 72ch; margin: 0 0 10px; color: var(--soft); }
   background: var(--card); }
 table { border-collapse: collapse; width: 100%; font-size: 14px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 12px; text-align: right; white-space: nowrap;
+th, td { padding: 6px 10px; vertical-align: top; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
 tr:last-child td { border-bottom: 0; }
 th { color: var(--soft); font-weight: 600; }
@@ -42,7 +42,7 @@ tr.strong td { background: var(--strong); font-weight: 600; }
 svg text { font: 11px var(--font); fill: var(--soft); }
 svg .title { font-size: 13px; font-weight: 600; fill: var(--ink); }
 svg .grid { stroke: var(--rule); }
-svg .line { fill: none; stroke: currentColor; stroke-width: 1.2; opacity: .6;
+svg .line { fill: none; stroke: currentColor; stroke-width: 1.2; opacity: .75;
   stroke-linejoin: round; }
 svg .line.strong { stroke-width: 2; opacity: 1; }
 svg .dot { fill: currentColor; }
@@ -101,7 +101,13 @@ def _table(table: Table) -> Iterator[str]:
 def _cell(tag: str, column: int, text: str, table: Table) -> str:
     kinds = ["text"] * (column < table.text) + ["long"] * (len(text) > LONG)
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    return f"<{tag}{kind}>{html.escape(text)}</{tag}>"
+    return f"<{tag}{kind}>{_broken(text) if column >= table.text else html.escape(text)}</{tag}>"
+
+
+def _broken(text: str) -> str:
+    """The two halves of a wide cell, one above the other."""
+    wide = "±" in text or not any(map(str.isdigit, text))
+    return html.escape(text).replace("/", "/<br>" if wide else "/")
 
 
 def _curves(task: TaskResults) -> Iterator[str]:

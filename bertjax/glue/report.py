@@ -51,6 +51,12 @@ class Heading:
     submission: tuple[str, ...] = ()
     """What is to be known of the submission, a sentence each."""
 
+    @property
+    def name(self) -> str:
+        """The model's without the folders above it."""
+        folder = epath.Path(self.model)
+        return folder.resolve().name if folder.is_dir() else self.model
+
 
 def write_report(workdir: epath.Path, heading: Heading) -> list[TaskResults]:
     """Writes both files from what the runs left; returns the results.
@@ -59,7 +65,7 @@ def write_report(workdir: epath.Path, heading: Heading) -> list[TaskResults]:
       UserError: where a file of a run is damaged.
     """
     tasks, failures = collect(workdir)
-    title = f"GLUE: {heading.model}"
+    title = f"GLUE: {heading.name}"
     sections = _sections(tasks, failures, heading)
     for name, text in (
         ("report.md", markdown(title, sections)),
@@ -80,17 +86,19 @@ def _sections(
         f"for {heading.total}."
     )
     sections = [Section("Best hyper-parameters", [READING, counted], [_summary(tasks)])]
-    sections += [_beside(tasks, heading.model)]
+    sections += [_beside(tasks, heading.name)]
     sections += [
         Section(TITLES[task.task], [], [_points(task)], curves=task.task) for task in tasks
     ]
     if failures:
         rows = [(failure.name, failure.sentence) for failure in failures]
         sections.append(Section("Failed runs", [], [Table(("run", "why"), rows, text=2)]))
-    if heading.left_out:
-        sections.append(Section("Tasks left out", list(heading.left_out), []))
-    if heading.submission:
-        sections.append(Section("Submission", list(heading.submission), []))
+    for name, notes in (
+        ("Tasks left out", heading.left_out),
+        ("Submission", heading.submission),
+    ):
+        if notes:
+            sections.append(Section(name, [], [], notes))
     return [*sections, _origin(tasks, heading)]
 
 

@@ -45,6 +45,11 @@ class Result:
     dev: Curve
     """The main metric of every evaluation, in per cent."""
 
+    @property
+    def name(self) -> str:
+        """As messages call the run."""
+        return _name(self.task, self.point, f"seed={self.seed}")
+
 
 @dataclasses.dataclass(frozen=True)
 class PointResults:
