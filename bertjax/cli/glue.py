@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from typing import Any
 
 from bertjax.cli.flags import Command
@@ -46,25 +48,36 @@ COMMAND.choice(
     ["best", "all"],
     default="best",
 )
+COMMAND.switch("submission", "Write the zip for GLUE's server, submission.zip.", default=True)
 COMMAND.config("configs/finetune.py")
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
-    runs = plan(values)
+    runs, left_out = plan(values)
     from etils import epath
 
+    from bertjax.glue.conclude import make_zip
     from bertjax.glue.devices import make_slots
+    from bertjax.glue.report import Heading, write_report
     from bertjax.glue.runs import run_grid
 
     workdir = epath.Path(values.workdir).expanduser()
-    run_grid(workdir, runs, make_slots(values.parallel), values.keep)
+    command = shlex.join(["bertjax", "glue", *argv])
+    heading = Heading(values.model, values.data, command, len(runs), tuple(left_out))
+    slots = make_slots(values.parallel)
+    run_grid(workdir, runs, slots, values.keep, lambda: write_report(workdir, heading))
+    tasks = write_report(workdir, heading)
+    if values.submission:
+        notes = make_zip(workdir, tasks, values.data)
+        write_report(workdir, dataclasses.replace(heading, submission=notes))
+    print(f"the report is in {workdir / 'report.md'} and {workdir / 'report.html'}")
     return 0
 
 
-def plan(values: Any) -> list[Any]:
-    """The runs that the flags ask for."""
+def plan(values: Any) -> tuple[list[Any], list[str]]:
+    """The runs that the flags ask for, and why tasks are left out."""
     from bertjax.glue.grid import choose_tasks, parse_grid, parse_per_task, parse_seeds, plan_runs
 
     fields = values.config.to_dict()
@@ -72,8 +85,9 @@ def plan(values: Any) -> list[Any]:
         raise UserError("bertjax glue sets task and seed by --tasks and --seeds, not by the config")
     fields |= {"model": values.model, "data": values.data}
     tasks, missing = choose_tasks(values.tasks, values.data)
-    for task, why in missing.items():
-        print(f"{task} is left out: {why}", flush=True)
+    left_out = [f"{task} is left out: {why}" for task, why in missing.items()]
+    for sentence in left_out:
+        print(sentence, flush=True)
     axes = parse_grid(values.grid, fields)
     per_task = parse_per_task(values.per_task, fields)
-    return plan_runs(tasks, axes, parse_seeds(values.seeds), per_task, fields)
+    return plan_runs(tasks, axes, parse_seeds(values.seeds), per_task, fields), left_out

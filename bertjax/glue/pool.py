@@ -20,6 +20,7 @@ from bertjax.glue.devices import Slot
 from bertjax.glue.folders import beside, folder_of, forget_failure, note_failure
 from bertjax.glue.grid import Run
 
+COMMAND = (sys.executable, "-m", "bertjax.glue.worker")
 POLL = 0.1
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 """Codes of processes that a signal has ended."""
@@ -108,7 +109,7 @@ class Pool:
         }
         with open(beside(folder, ".log"), "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "bertjax.glue.worker"],
+                COMMAND,
                 env={**os.environ, **self.settings, **slot.environment},
                 stdin=subprocess.PIPE,
                 stdout=log,

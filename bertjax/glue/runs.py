@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import statistics
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ from bertjax.glue.folders import (
 )
 from bertjax.glue.grid import Run
 from bertjax.glue.pool import Pool
+from bertjax.glue.words import duration
 from bertjax.tasks import get_task
 from bertjax.train.finetune import finetune
 from bertjax.train.workdir import read_result
@@ -53,8 +55,10 @@ class RunsInterrupted(Interrupted):
 class Tally:
     """How many runs are over, and a line for each."""
 
-    def __init__(self, workdir: epath.Path, runs: Sequence[Run], slots: int):
-        self.workdir, self.runs, self.slots = workdir, runs, slots
+    def __init__(
+        self, workdir: epath.Path, runs: Sequence[Run], slots: int, after: Callable[[], object]
+    ):
+        self.workdir, self.runs, self.slots, self._after = workdir, runs, slots, after
         self.waiting = [run for run in runs if not is_over(folder_of(workdir, run))]
         self._left = {run.place: run for run in self.waiting}
         self._speeds: dict[str, list[float]] = {}
@@ -87,6 +91,7 @@ class Tally:
         if self._left:
             line += f"; about {duration(self.seconds_left())} left"
         print(line, flush=True)
+        self._after()
 
     def _note_speed(self, run: Run, result: dict[str, Any]) -> None:
         self._speeds.setdefault(run.task, []).append(result["seconds"] / max(run.examples, 1))
@@ -97,22 +102,18 @@ class Tally:
         total = 0.0
         for run in self._left.values():
             speeds = self._speeds.get(run.task, every)
-            total += run.examples * sum(speeds) / len(speeds)
+            total += run.examples * statistics.median(speeds)
         return total / self.slots
 
 
-def duration(seconds: float) -> str:
-    """In words: ``48 s``, ``3 min 20 s``, ``2 h 10 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def run_grid(workdir: epath.Path, runs: Sequence[Run], slots: Sequence[Slot], keep: str) -> None:
-    """Runs all that are not over; those that are stay as they are.
+def run_grid(
+    workdir: epath.Path,
+    runs: Sequence[Run],
+    slots: Sequence[Slot],
+    keep: str,
+    after: Callable[[], object],
+) -> None:
+    """Runs all that are not over; those that are stay as they are. Calls ``after`` each one.
 
     A run that fails is noted beside its folder and the others go on. One that has diverged is not
     tried again by the same command, any other failure is.
@@ -123,7 +124,7 @@ def run_grid(workdir: epath.Path, runs: Sequence[Run], slots: Sequence[Slot], ke
       RunsInterrupted: after SIGINT or SIGTERM, with the runs in hand saved.
     """
     check_runs(workdir, runs)
-    tally = Tally(workdir, runs, len(slots))
+    tally = Tally(workdir, runs, len(slots), after)
     for run in {run.place.rpartition("/")[0]: run for run in runs}.values():
         if folder_of(workdir, run).parent.exists():
             tidy(workdir, run, keep)
