@@ -19,7 +19,7 @@ from bertjax.convert import (
     vocabulary_note,
 )
 from bertjax.convert.writing import SHARD_BYTES
-from bertjax.tasks import get_task
+from bertjax.tasks import TASK_OF_HEAD
 from bertjax.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 from bertjax.train import workdir as workdirs
 from bertjax.train.pretrained import restore_params
@@ -83,7 +83,7 @@ def _from_workdir(source: str, wanted: int | None) -> WholeModel:
     document = workdirs.read_document(folder)
     config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
     heads = {name: HeadConfig(**head) for name, head in document["heads"].items()}
-    labels = (document.get("schema") or {}).get("labels")
+    labels = document.get("labels")
     generator_size = document.get("generator_size", 0.0)
     step, params = restore_params(folder, config, heads, generator_size, wanted)
     notes = (f"{folder}: checkpoint of step {step} read",)
@@ -136,15 +136,14 @@ def write_workdir(model: WholeModel, folder: epath.Path) -> None:
       UserError: if the disk refuses.
     """
     workdirs.check_place(folder)
-    kinds = {"classification", "regression"}
-    task = next((head.kind for head in model.heads.values() if head.kind in kinds), None)
-    schema = task and dataclasses.asdict(get_task(task, labels=model.labels).schema)
+    kinds = [head.kind for head in model.heads.values() if head.kind in TASK_OF_HEAD]
+    task = TASK_OF_HEAD[kinds[0]] if kinds else None
     experiment = {"task": task or "pretraining", "max_length": model.config.max_length}
     document = {
         "experiment": dict(model.experiment) or experiment,
         "model": dataclasses.asdict(model.config),
         "heads": {name: dataclasses.asdict(head) for name, head in model.heads.items()},
-        "schema": schema,
+        "labels": model.labels,
     }
     workdirs.prepare(folder, document)
     if model.tokenizer is not None:

@@ -105,7 +105,7 @@ def _head(config: ModelConfig, head: HeadConfig, tokens: int, examples: int, mas
             return _dense(tokens, width, width) + _dense(tokens, width, 1)
         case "token_classification" | "span":
             return _dense(tokens, width, head.size)
-        case "classification" | "regression":
+        case "classification" | "regression" | "multi_label":
             dense = config.classification_dense
         case "multiple_choice":
             dense = config.choice_dense

@@ -23,10 +23,11 @@ from bertjax.convert import folder_heads
 from bertjax.convert.sentence import Pooling, SentenceConfig, lower_cased, read_sentence_config
 from bertjax.data.batching import Batcher, Encoded, bucket
 from bertjax.data.pipeline import chunks
+from bertjax.data.records import Record
 from bertjax.features import Extractor, States, normalized
 from bertjax.models import Model
 from bertjax.sharding import MeshConfig, batch_divisor, make_mesh, place, replicated
-from bertjax.tasks import Task, get_task
+from bertjax.tasks import TASK_OF_HEAD, Task, get_task, restore_task
 from bertjax.tokenizers import Tokenizer
 from bertjax.train.evaluate import Forward
 from bertjax.train.pretrained import Pretrained, load_pretrained
@@ -36,6 +37,8 @@ from bertjax.types import UserError, nearest
 
 Text = str | Sequence[str]
 """One text, or a pair of texts."""
+Given = Any
+"""One input of a task: what its ``record`` takes, such as a text, a pair or a mapping."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,31 +59,50 @@ class Predictor:
         default_factory=dict, repr=False, compare=False
     )
 
-    def predict(self, inputs: Sequence[Text], batch_size: int = 32) -> list[dict[str, Any]]:
-        """Answers for texts or pairs of texts, one an input, in order.
+    def predict(self, inputs: Sequence[Given], batch_size: int = 32) -> list[dict[str, Any]]:
+        """Answers for what the task reads, one an input, in order.
+
+        Inputs are texts or pairs of texts; for questions mappings with ``question`` and
+        ``context``, for choices with ``options``, for tagging texts or lists of words.
 
         Returns:
-          ``{"label": word, "probabilities": {word: p}}`` each, or ``{"score": number}``.
+          ``{"label": word, "probabilities": {word: p}}`` each, or ``{"score": number}``; of other
+          tasks what their ``answer`` says.
 
         Raises:
-          UserError: if the model has no trained head, or an input is not a text or a pair.
+          UserError: if the model has no trained head, or an input is not what the task reads.
         """
         return list(self.stream(inputs, batch_size))
 
-    def stream(self, inputs: Iterable[Text], batch_size: int = 32) -> Iterator[dict[str, Any]]:
+    def stream(self, inputs: Iterable[Given], batch_size: int = 32) -> Iterator[dict[str, Any]]:
         """As :meth:`predict`, one batch at a time as the inputs come."""
-        for logits in self.logits(inputs, batch_size):
-            yield from self._task.decode(logits)
+        yield from self.answers(map(self._task.record, _listed(inputs)), batch_size)
 
-    def logits(self, inputs: Iterable[Text], batch_size: int = 32) -> Iterator[np.ndarray]:
-        """The head's outputs, ``[batch, classes]`` float32, a batch at a time.
+    def answers(self, records: Iterable[Record], batch_size: int = 32) -> Iterator[dict[str, Any]]:
+        """Answers for the task's records, such as ``task.open`` gives, in order."""
+        for record, examples, outputs in self._outputs(records, batch_size):
+            yield self._task.answer(record, examples, outputs)
+
+    def logits(self, inputs: Iterable[Given], batch_size: int = 32) -> Iterator[np.ndarray]:
+        """The head's outputs for texts, ``[batch, classes]`` float32, a batch at a time.
 
         Raises:
           UserError: as :meth:`predict`.
         """
+        records = map(self._task.record, _listed(inputs))
+        for chunk in chunks(self._outputs(records, batch_size), batch_size):
+            yield np.stack([outputs[0] for _, _, outputs in chunk])
+
+    def _outputs(
+        self, records: Iterable[Record], batch_size: int
+    ) -> Iterator[tuple[Record, list[Encoded], list[np.ndarray]]]:
+        """Each record with its examples and the head's outputs for them."""
         forward = self.forward(batch_size)
-        for chunk in chunks(_listed(inputs), batch_size):
-            yield np.stack(list(forward(self.params, map(self._encode, chunk))))
+        for chunk in chunks(records, batch_size):
+            grouped = [
+                self._task.encode(record, self.tokenizer, self.max_length) for record in chunk
+            ]
+            yield from zip(chunk, grouped, forward.by_record(self.params, grouped), strict=True)
 
     def forward(self, batch_size: int) -> Forward:
         """Logits of encoded examples; made once for each batch size.
@@ -209,7 +231,7 @@ def load(
         sentence = read_sentence_config(path_or_name)
         its_task, length = _task_of_folder(path_or_name, task), 0
     heads = {} if its_task is None else {its_task.name: its_task.head}
-    labels = its_task.labels if its_task and its_task.kind == "classification" else None
+    labels = None if its_task is None else its_task.class_names
     found = load_pretrained(path_or_name, heads, labels)
     if its_task is not None and not found.has_head(its_task.name):
         raise UserError(f"{path_or_name} has no trained head for task '{its_task.name}'")
@@ -239,39 +261,32 @@ def _predictor(found: Pretrained, task: Task | None, max_length: int, dtype: str
 def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None, int]:
     """The task a run was trained for (None: it was pretrained), and its longest example."""
     document = read_document(folder)
-    experiment, schema = document["experiment"], document.get("schema")
+    experiment = document["experiment"]
     name = experiment.get("task", "pretraining")
     if task not in (None, name):
         raise UserError(f"{folder} was trained for task '{name}', not '{task}'")
-    if schema is None:
+    if name == "pretraining":
         lengths = [phase["max_length"] for phase in experiment.get("phases", ())]
         return None, max(lengths, default=experiment["max_length"])
-    own = name in ("classification", "regression")
-    found = get_task(
-        name,
-        text_columns=schema["text_columns"] if own else None,
-        label_column=schema["label_column"] if own else None,
-        labels=schema["labels"] if own else None,
-    )
-    return found, experiment["max_length"]
+    return restore_task(name, experiment, document.get("labels")), experiment["max_length"]
 
 
 def _task_of_folder(source: str, task: str | None) -> Task | None:
     """The task named, or the one of the head that the folder holds; None for a bare encoder."""
     heads, labels = folder_heads(source)
-    head = heads.get("classification") or heads.get("regression")
-    if task in (None, "classification", "regression"):
-        if head is None:
-            return None
-        if task not in (None, head.kind):
-            raise UserError(f"{source} has a head for {head.kind}, not for {task}")
-        return get_task(head.kind, labels=labels)
+    if task is None:
+        name = next((TASK_OF_HEAD[kind] for kind in heads if kind in TASK_OF_HEAD), None)
+        return None if name is None else get_task(name).with_labels(labels)
     named = get_task(task)
-    if head != named.head:
+    head = heads.get(named.kind)
+    if head is None and (others := [kind for kind in heads if kind in TASK_OF_HEAD]):
+        raise UserError(f"{source} has a head for {others[0]}, not for {named.kind}")
+    if head is not None and not named.labels_known:
+        named = named.with_labels(labels)
+    if head is None or head != named.head:
         says = "no trained head" if head is None else f"a {head.kind} head of {head.size}"
-        raise UserError(
-            f"{source} has {says}, but task '{task}' needs {named.head.kind} of {named.head.size}"
-        )
+        needs = f"{named.kind} of {named.head.size}" if named.labels_known else named.kind
+        raise UserError(f"{source} has {says}, but task '{task}' needs {needs}")
     return named
 
 

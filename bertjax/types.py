@@ -18,6 +18,7 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 HeadKind = Literal[
     "classification",
     "regression",
+    "multi_label",
     "multiple_choice",
     "token_classification",
     "span",
@@ -192,7 +193,7 @@ class ModelConfig:
     def pools(self, kind: HeadKind) -> bool:
         """Whether a head of this kind reads the pooler's output."""
         match kind:
-            case "classification" | "regression":
+            case "classification" | "regression" | "multi_label":
                 return self.pooler and self.classification_dense is None
             case "multiple_choice":
                 return self.pooler and self.choice_dense is None

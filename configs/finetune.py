@@ -10,6 +10,7 @@ epochs. MRPC with the 22.7 M parameter MiniLM takes about five minutes on two CP
 
 from ml_collections import ConfigDict, config_dict
 
+from bertjax.tasks import task_options
 from bertjax.types import UserError
 
 
@@ -27,6 +28,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "text_columns": config_dict.placeholder(tuple),
             "label_column": config_dict.placeholder(str),
             "labels": config_dict.placeholder(tuple),
+            "options": task_options(task),  # the task's own
             "max_train_examples": 0,
             "max_length": 128,
             "batch_size": 32,

@@ -18,7 +18,7 @@ from bertjax import predict
 from bertjax.cli import main as cli
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.tasks import get_task
-from bertjax.train.evaluate import Evaluator, Forward, example_losses
+from bertjax.train.evaluate import Evaluator, Forward, example_loss
 from bertjax.types import HeadConfig, UserError
 
 EXAMPLES = 53
@@ -69,10 +69,11 @@ def score(folder: Path, batch_size: int) -> tuple[dict[str, float], np.ndarray]:
         {"text": text, "label": number}
         for text, number in zip(sentences(EXAMPLES), numbers, strict=True)
     ]
-    examples = [model.task.encode(text, model.tokenizer, model.max_length) for text in texts]
     forward = model.forward(batch_size)
-    metrics = Evaluator(model.task, "validation", examples, forward)(model.params)
-    return metrics, np.stack(list(forward(model.params, examples)))
+    given = texts, model.tokenizer, model.max_length, forward
+    evaluator = Evaluator.of(model.task, "validation", *given)
+    examples = [example for (example,) in evaluator.examples]
+    return evaluator(model.params), np.stack(list(forward(model.params, examples)))
 
 
 @pytest.mark.parametrize("kind", ["sentiment", "similarity"])
@@ -113,23 +114,22 @@ def test_metrics_are_those_of_all_examples(sentiment: Path):
 
 
 def test_losses_of_examples():
-    logits = np.array([[1e4, 0.0], [0.0, 0.0]], np.float32)
-    np.testing.assert_allclose(
-        example_losses("classification", logits, np.array([1, 0])), [1e4, np.log(2)]
+    classes, numbers = np.array([1e4, 0.0], np.float32), np.array([1.5], np.float32)
+    assert example_loss("classification", classes, {"label": 1}) == (1e4, 1)
+    assert example_loss("classification", classes * 0, {"label": 0, "weight": 3.0}) == (
+        pytest.approx(3 * np.log(2)),
+        3,
     )
-    scores = np.array([[1.5], [2.0]], np.float32)
-    np.testing.assert_allclose(
-        example_losses("regression", scores, np.array([1.0, 4.0])), [0.25, 4]
-    )
+    assert example_loss("regression", numbers, {"label": 1.0}) == (0.25, 1)
 
 
 def test_what_cannot_be_scored(sentiment: Path):
     task = get_task("mrpc")
     forward: Any = Forward.__new__(Forward)
     with pytest.raises(UserError, match="split 'test' of task 'mrpc' is empty"):
-        Evaluator(task, "test", [], forward)
+        Evaluator(task, "test", [], [], forward)
     with pytest.raises(UserError, match="hidden labels, so it cannot be scored; use predict"):
-        Evaluator(task, "test", [{"token_ids": np.zeros(1, np.int32)}], forward)
+        Evaluator(task, "test", [{}], [[{"token_ids": np.zeros(1, np.int32)}]], forward)
 
 
 def run_predict(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.tasks import get_task
+from bertjax.tasks import TextTask, get_task
 
 MNLI_FIRST = (
     "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse"
@@ -101,6 +101,12 @@ OFFICIAL = [
 OFFICIAL_IDS = [f"{name}-{split}" for name, split, *_ in OFFICIAL]
 
 
+def text_task(name: str) -> TextTask:
+    task = get_task(name)
+    assert isinstance(task, TextTask)
+    return task
+
+
 @pytest.mark.parametrize(("name", "split", "file", "content", "row"), OFFICIAL, ids=OFFICIAL_IDS)
 @pytest.mark.parametrize("root", ["the GLUE root", "the task's own folder"])
 def test_glue_layouts(
@@ -116,7 +122,7 @@ def test_glue_layouts(
     path.parent.mkdir()
     path.write_bytes(content.encode())
     data = f"files:{tmp_path if root == 'the GLUE root' else path.parent}"
-    task = get_task(name)
+    task = text_task(name)
     columns = (*task.schema.text_columns, "label")
     assert task.open(data, split)[:] == [{"index": 0, **dict(zip(columns, row, strict=True))}]
 
@@ -141,7 +147,7 @@ REAL = [
 
 @pytest.mark.parametrize(("name", "split", "count"), REAL)
 def test_real_glue_files_read_whole(data_folder: Path, name: str, split: str, count: int) -> None:
-    task = get_task(name)
+    task = text_task(name)
     records = task.open(f"files:{data_folder / 'glue'}", split)
     labels = {record["label"] for record in records}
     assert len(records) == count

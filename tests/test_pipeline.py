@@ -23,7 +23,7 @@ def join(examples: Any) -> dict[str, np.ndarray]:
 
 def read(step: int, count: int, *, seed: int = 0) -> list[np.ndarray]:
     """``count`` batches from ``step`` on."""
-    stream = Stream(RECORDS, encode, join, BATCH, seed)
+    stream = Stream([encode(record) for record in RECORDS], join, BATCH, seed)
     return [batch["token_ids"] for batch in islice(stream.starting_at(step), count)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertjax.tasks import GLUE, TASK_NAMES, Task, get_task
+from bertjax.tasks import GLUE, TASK_NAMES, TextTask, get_task
 from bertjax.types import HeadConfig, TextSchema, UserError
 
 ENTAILMENT = ("entailment", "neutral", "contradiction")
@@ -25,6 +25,12 @@ class Words:
         types = [0] * len(first) + [1] * len(second)
         ids = np.array((first + second)[:max_length], dtype=np.int32)
         return ids, np.array(types[:max_length], dtype=np.int32)
+
+
+def text_task(name: str, **options: Any) -> TextTask:
+    task = get_task(name, **options)
+    assert isinstance(task, TextTask)
+    return task
 
 
 # The label order is the one of https://huggingface.co/datasets/nyu-mll/glue and of TFDS.
@@ -46,7 +52,7 @@ class Words:
 def test_the_glue_table(
     name: str, columns: tuple[str, ...], labels: tuple[str, ...] | None, metrics: tuple[str, ...]
 ) -> None:
-    task = get_task(name)
+    task = text_task(name)
     assert task.schema == TextSchema(columns, "label", labels)
     assert task.metrics == metrics
     expected = HeadConfig("classification", len(labels)) if labels else HeadConfig("regression", 1)
@@ -103,7 +109,7 @@ def test_options_that_do_not_fit(name: str, options: dict[str, Any], message: st
 
 
 def test_own_classification() -> None:
-    task = get_task(
+    task = text_task(
         "classification",
         text_columns=["title", "body"],
         label_column="topic",
@@ -119,7 +125,7 @@ def test_labels_are_inferred_from_the_train_split(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\na,war\nb,art\nc,war\n")
     (tmp_path / "dev.csv").write_text("text,label\na,war\n")
     data = f"files:{tmp_path}"
-    task = get_task("classification", data=data)
+    task = text_task("classification", data=data)
     assert task.labels == ("art", "war")
     assert task.open(data, "validation")[0]["label"] == 1
     assert get_task("classification").open(data, "validation")[0]["label"] == 1
@@ -136,7 +142,7 @@ def test_labels_in_no_data_and_one_label_only(tmp_path: Path) -> None:
 
 def test_encode_one_text() -> None:
     record = {"index": 0, "sentence": "a bb", "label": 1}
-    example = get_task("cola").encode(record, Words(), max_length=8)  # pyright: ignore
+    (example,) = get_task("cola").encode(record, Words(), max_length=8)  # pyright: ignore
     assert example["token_ids"].tolist() == [1, 11, 12, 2]
     assert example["type_ids"].tolist() == [0, 0, 0, 0]
     assert example["label"] == 1
@@ -145,7 +151,7 @@ def test_encode_one_text() -> None:
 
 def test_encode_a_pair_in_the_schemas_order() -> None:
     record = {"hypothesis": "dddd", "premise": "a bb", "index": 0, "label": 0}
-    example = get_task("mnli").encode(record, Words(), max_length=8)  # pyright: ignore
+    (example,) = get_task("mnli").encode(record, Words(), max_length=8)  # pyright: ignore
     assert example["token_ids"].tolist() == [1, 11, 12, 2, 14, 2]
     assert example["type_ids"].tolist() == [0, 0, 0, 0, 1, 1]
     assert example["label"] == 0
@@ -153,17 +159,19 @@ def test_encode_a_pair_in_the_schemas_order() -> None:
 
 @pytest.mark.parametrize("record", [{"sentence": "a", "label": None}, {"sentence": "a"}])
 def test_a_hidden_label_is_left_out(record: dict[str, Any]) -> None:
-    assert "label" not in get_task("sst2").encode(record, Words(), max_length=8)  # pyright: ignore
+    (example,) = get_task("sst2").encode(record, Words(), max_length=8)  # pyright: ignore
+    assert "label" not in example
 
 
 def test_encode_passes_the_length_on() -> None:
     record = {"sentence": "a b c d e"}
-    assert len(get_task("sst2").encode(record, Words(), max_length=4)["token_ids"]) == 4  # pyright: ignore
+    (example,) = get_task("sst2").encode(record, Words(), max_length=4)  # pyright: ignore
+    assert len(example["token_ids"]) == 4
 
 
 def test_decode_classes() -> None:
     logits = np.array([[0.0, np.log(3.0)], [1000.0, -1000.0]])
-    first, second = get_task("rte").decode(logits)
+    first, second = text_task("rte").decode(logits)
     assert first["label"] == "not_entailment"
     assert first["probabilities"] == pytest.approx({"entailment": 0.25, "not_entailment": 0.75})
     assert second == {
@@ -174,26 +182,26 @@ def test_decode_classes() -> None:
 
 def test_decode_scores() -> None:
     logits = np.array([[2.5], [-0.5]], dtype=np.float32)
-    assert get_task("stsb").decode(logits) == [{"score": 2.5}, {"score": -0.5}]
+    assert text_task("stsb").decode(logits) == [{"score": 2.5}, {"score": -0.5}]
 
 
-@pytest.mark.parametrize("name", TASK_NAMES)
+@pytest.mark.parametrize("name", [*GLUE, "classification", "regression"])
 def test_decode_nothing(name: str) -> None:
-    labels = ["a", "b"] if name == "classification" else None
-    task = get_task(name, labels=labels)
+    task = text_task(name, labels=["a", "b"] if name == "classification" else None)
     assert task.decode(np.zeros((0, task.head.size), np.float32)) == []
 
 
 def test_scores_are_the_tasks_metrics() -> None:
     logits = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
-    assert get_task("mrpc").compute_metrics([1, 0, 0], logits) == pytest.approx(
+    assert text_task("mrpc").compute_metrics([1, 0, 0], logits) == pytest.approx(
         {"f1": 2 / 3, "accuracy": 2 / 3}
     )
-    scores = get_task("stsb").compute_metrics([1.0, 2.0, 3.0], np.array([[1.0], [2.0], [3.0]]))
+    scores = text_task("stsb").compute_metrics([1.0, 2.0, 3.0], np.array([[1.0], [2.0], [3.0]]))
     assert list(scores) == ["pearson", "spearman"]
 
 
 def test_a_task_of_ones_own_is_one_entry() -> None:
-    task = Task("topic", TextSchema(("text",), labels=("art", "war")), metrics=("accuracy",))
+    schema = TextSchema(("text",), labels=("art", "war"))
+    task = TextTask(name="topic", schema=schema, metrics=("accuracy",))
     assert task.splits == ("train", "validation", "test")
     assert task.head == HeadConfig("classification", 2)

@@ -94,8 +94,7 @@ def padded_batches(model: Path, data: str, task_name: str) -> Any:
     """The same examples in the same order, padded, as PyTorch tensors."""
     task, tokenizer = get_task(task_name), load_tokenizer(model)
     stream = Stream(
-        records=task.open(data, "train"),
-        encode=lambda record: task.encode(record, tokenizer, LENGTH),
+        examples=task.training_examples(task.open(data, "train"), tokenizer, LENGTH),
         batch=lambda examples: {"examples": examples},  # type: ignore[dict-item]
         batch_size=BATCH,
         seed=3,

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bertjax.data.batching import bucket
+from bertjax.data.batching import Batcher, Encoded
 from bertjax.data.pretraining import RowFormat
 from bertjax.flops import step_flops
 from bertjax.models import PRESETS, Dropout, Electra, Model
@@ -47,6 +47,9 @@ TRAIN_EXAMPLES = {
     "wnli": 635,
 }
 """Training examples of GLUE's tasks (the data set card of ``nyu-mll/glue``)."""
+
+OPTIONS = 4
+"""Of a multiple choice, as in SWAG and RACE."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,13 +217,27 @@ def _finetuning_batch(
     config: FinetuneConfig, task: Task, divisor: int
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shapes of :class:`bertjax.data.batching.Batcher`'s fields, micro-batches stacked."""
-    examples = config.batch_size // config.accumulation
-    rows = bucket(examples, divisor) if config.pack else examples
-    grid = ((config.accumulation, rows, config.max_length), jnp.int32)
-    entry = (config.accumulation, examples)
-    names = ("token_ids", "type_ids", "segment_ids", "positions")
-    batch: dict[str, Any] = dict.fromkeys(names, grid)
-    batch |= dict.fromkeys(("cls_row", "cls_position"), (entry, jnp.int32))
-    batch["labels"] = (entry, jnp.float32 if task.kind == "regression" else jnp.int32)
-    batch["example_weight"] = (entry, jnp.float32)
-    return batch
+    count = config.batch_size // config.accumulation
+    batcher = Batcher(count, config.max_length, pack=config.pack, multiple=divisor)
+    examples = [_full_example(task, config.max_length)] * config.batch_size
+    batch = batcher.micro_batches(examples, config.accumulation)
+    return {name: (value.shape, value.dtype) for name, value in batch.items()}
+
+
+def _full_example(task: Task, length: int) -> Encoded:
+    """An example as long as may be, with labels."""
+    zeros = np.zeros(length, np.int32)
+    text: dict[str, Any] = {"token_ids": zeros, "type_ids": zeros}
+    match task.kind:
+        case "multiple_choice":
+            return {"options": [text] * OPTIONS, "label": 0}
+        case "token_classification":
+            return text | {"token_labels": zeros}
+        case "span":
+            return text | {"label": zeros[:2]}
+        case "multi_label":
+            return text | {"label": np.zeros(task.head.size, np.float32)}
+        case "regression":
+            return text | {"label": 0.0}
+        case _:
+            return text | {"label": 0}

@@ -35,9 +35,11 @@ def main(argv: list[str]) -> int:
     data = data_of(values)
     task = model.task
     records = task.open(data, values.split)
-    examples = [task.encode(record, model.tokenizer, model.max_length) for record in records]
-    evaluator = Evaluator(task, values.split, examples, model.forward(values.batch_size))
+    forward = model.forward(values.batch_size)
+    evaluator = Evaluator.of(
+        task, values.split, records, model.tokenizer, model.max_length, forward
+    )
     metrics = evaluator(model.params)
     if is_first():
-        print(to_json({"examples": len(examples), **metrics}))
+        print(to_json({"examples": len(records), **metrics}))
     return 0

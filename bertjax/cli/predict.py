@@ -12,9 +12,11 @@ from bertjax.types import UserError
 
 COMMAND = Command(
     "predict",
-    "Labels texts or pairs of texts with a trained model: one line out for each input, in order, "
-    "as JSON with `label` and `probabilities`, or `score`. Plain input is one text a line, or two "
-    "separated by TAB where the task takes a pair.",
+    "Answers inputs with a trained model: one line out for each input, in order, as JSON: `label` "
+    "and `probabilities`, or `score`; of questions the answer with its characters in the context; "
+    "of words their tags; of options the choice. Plain input is one text a line, or two separated "
+    "by TAB where the task takes a pair; questions and options come as JSON lines or in the files "
+    "of their data sets.",
     examples=[
         "echo 'A fine film.' | bertjax predict --workdir=runs/sst2",
         "bertjax predict --workdir=runs/mrpc --input=pairs.tsv --output=answers.jsonl",
@@ -25,7 +27,7 @@ COMMAND.text("input", "File to read, or - for standard input.", default="-")
 COMMAND.choice(
     "format",
     "Of the input; auto goes by the file's ending, else plain lines.",
-    ["auto", "lines", "tsv", "csv", "jsonl"],
+    ["auto", "lines", "tsv", "csv", "jsonl", "json", "conll"],
     default="auto",
 )
 COMMAND.text("columns", "The one or two columns of a table with text, separated by a comma.")
@@ -37,7 +39,11 @@ COMMAND.text(
     default="-",
 )
 COMMAND.choice(
-    "output_format", "Of the output; auto is TSV for a .tsv file.", ["auto", "jsonl", "tsv"], "auto"
+    "output_format",
+    "Of the output; auto goes by the file's ending. tsv is for labels, choices and tags, json the "
+    "official file of SQuAD's predictions, conll a word and its tag a line.",
+    ["auto", "jsonl", "tsv", "json", "conll"],
+    "auto",
 )
 COMMAND.integer("batch_size", "Inputs at a time.", default=32)
 COMMAND.processes()
@@ -53,41 +59,37 @@ def main(argv: list[str]) -> int:
 
     if model.task is None:
         raise UserError("this model has no trained head; fine-tune it first")
-    tsv = values.output_format == "tsv" or (
-        values.output_format == "auto" and values.output.endswith(".tsv")
-    )
+    form = output_form(values)
+    model.task.check_output(form)
     data = data_of(values) if values.data or values.split else ""
     if data and values.input != "-":
         raise UserError("give --input or a split of data, not both")
     if is_several() and values.input == "-" and not data:
         raise UserError("several processes cannot share standard input; name a file by --input")
+    answers = model.answers(_records(values, data, model.task), values.batch_size)
+    lines = map(to_json, answers) if form == "jsonl" else model.task.lines(form, answers)
     with open_output(values.output) if is_first() else open(os.devnull, "w") as file:
-        if tsv:
-            print(*_header(model.task), sep="\t", file=file)
-        for answer in model.stream(_inputs(values, data, model.task), values.batch_size):
-            line = "\t".join(_cells(answer)) if tsv else to_json(answer)
+        for line in lines:
             print(line, file=file, flush=values.output == "-")
     return 0
 
 
-def _inputs(values: Any, data: str, task: Any) -> Iterator[tuple[str, ...]]:
-    from bertjax.data.inputs import input_format, open_input, read_texts
+def output_form(values: Any) -> str:
+    """The format of the output: the one named, else by the file's ending, else ``jsonl``."""
+    if values.output_format != "auto":
+        return values.output_format
+    ending = os.path.splitext(values.output)[1]
+    return {".tsv": "tsv", ".json": "json", ".conll": "conll"}.get(ending, "jsonl")
+
+
+def _records(values: Any, data: str, task: Any) -> Iterator[dict[str, Any]]:
+    from bertjax.data.inputs import input_format, open_input
 
     if data:
-        yield from map(task.texts, task.open(data, values.split or "test"))
+        yield from task.open(data, values.split or "test")
         return
     form = input_format(values.input) if values.format == "auto" else values.format
-    columns = values.columns.split(",") if values.columns else task.schema.text_columns
+    columns = values.columns.split(",") if values.columns else ()
     name = "standard input" if values.input == "-" else values.input
     with open_input(values.input) as stream:
-        yield from read_texts(stream, name, form, columns)
-
-
-def _header(task: Any) -> list[str]:
-    return ["score"] if task.kind == "regression" else ["label", *task.labels]
-
-
-def _cells(answer: dict[str, Any]) -> list[str]:
-    if "score" in answer:
-        return [str(answer["score"])]
-    return [answer["label"], *map(str, answer["probabilities"].values())]
+        yield from task.read(stream, name, form, columns)

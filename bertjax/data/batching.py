@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 Encoded = Mapping[str, Any]
-"""``token_ids`` and ``type_ids`` int32 ``[length]``; ``label`` if known; in pretraining also
-``prediction_positions`` and ``prediction_labels`` int32 ``[predictions]``."""
+"""One example: ``token_ids`` and ``type_ids`` int32 ``[length]``, or for a choice ``options``, a
+list of mappings with these two. Where it is known, ``label`` (a class id, a number, the right
+option, or an array: float32 ``[classes]`` of yes and no, int32 ``[2]`` the first and last token of
+a span) or ``token_labels`` int32 ``[length]``, -1 where a token has none. ``weight``, 1 if it is
+not there, is the example's in the loss. What else an example carries is its task's affair."""
 Batch = dict[str, np.ndarray]
 
 SHORTEST_ROW = 128
@@ -50,17 +53,24 @@ class Batcher:
 
     def __call__(self, examples: Sequence[Encoded]) -> Batch:
         """One batch of at most ``self.examples`` examples; see :mod:`bertjax.models.model`."""
-        lengths = [len(example["token_ids"]) for example in examples]
+        parts = [example.get("options") or [example] for example in examples]
+        texts = [text for options in parts for text in options]
+        lengths = [len(text["token_ids"]) for text in texts]
         length = self._row_length(max(lengths, default=1))
         if self.pack:
             places, rows = first_fit(lengths, length)
             rows = bucket(rows, self.multiple)
         else:
-            places = [(row, 0, 1) for row in range(len(examples))]
-            rows = round_up(self.examples, self.multiple)
-        batch = _tokens(examples, places, rows, length, self.pad_id)
-        batch |= _entries(examples, places, round_up(self.examples, self.multiple))
-        return batch
+            places = [(row, 0, 1) for row in range(len(texts))]
+            most = max(map(len, parts), default=1)
+            rows = round_up(self.examples * most, self.multiple)
+        batch = _tokens(texts, places, rows, length, self.pad_id)
+        size = round_up(self.examples, self.multiple)
+        if any("options" in example for example in examples):
+            batch |= _options(parts, places, size)
+        else:
+            batch |= _starts(places, size)
+        return batch | _labels(examples, size)
 
     def _row_length(self, longest: int) -> int:
         if not self.pack:
@@ -106,34 +116,62 @@ def _tokens(
     length: int,
     pad_id: int,
 ) -> Batch:
-    batch = {name: np.zeros((rows, length), np.int32) for name in ("type_ids", "segment_ids")}
+    batch: Batch = {}
+    batch |= {name: np.zeros((rows, length), np.int32) for name in ("type_ids", "segment_ids")}
     batch["positions"] = np.zeros((rows, length), np.int32)
     batch["token_ids"] = np.full((rows, length), pad_id, np.int32)
+    tagged = any("token_labels" in example for example in examples)
+    if tagged:
+        batch["token_labels"] = np.zeros((rows, length), np.int32)
+        batch["token_weight"] = np.zeros((rows, length), np.float32)
     for example, (row, start, segment) in zip(examples, places, strict=True):
         span = slice(start, start + len(example["token_ids"]))
         batch["token_ids"][row, span] = example["token_ids"]
         batch["type_ids"][row, span] = example["type_ids"]
         batch["segment_ids"][row, span] = segment
         batch["positions"][row, span] = np.arange(span.stop - span.start)
+        if tagged:
+            labels = np.asarray(example["token_labels"])
+            batch["token_labels"][row, span] = np.maximum(labels, 0)
+            batch["token_weight"][row, span] = (labels >= 0) * example.get("weight", 1.0)
     return batch
 
 
-def _entries(
-    examples: Sequence[Encoded], places: Sequence[tuple[int, int, int]], size: int
-) -> Batch:
-    labels = [example.get("label") for example in examples]
-    real = any(isinstance(label, float) for label in labels)
-    batch = {
-        "cls_row": np.zeros(size, np.int32),
-        "cls_position": np.zeros(size, np.int32),
-        "example_weight": np.zeros(size, np.float32),
-        "labels": np.zeros(size, np.float32 if real else np.int32),
-    }
-    for index, (label, (row, start, _)) in enumerate(zip(labels, places, strict=True)):
+def _starts(places: Sequence[tuple[int, int, int]], size: int) -> Batch:
+    """Where each example begins: ``[examples]``."""
+    batch = {name: np.zeros(size, np.int32) for name in ("cls_row", "cls_position")}
+    for index, (row, start, _) in enumerate(places):
         batch["cls_row"][index], batch["cls_position"][index] = row, start
-        batch["example_weight"][index] = 1.0
-        batch["labels"][index] = 0 if label is None else label
     return batch
+
+
+def _options(
+    parts: Sequence[Sequence[Encoded]], places: Sequence[tuple[int, int, int]], size: int
+) -> Batch:
+    """Where each option of each example begins, ``[examples, most options]``, and which exist."""
+    shape = (size, max(map(len, parts)))
+    batch: Batch = {name: np.zeros(shape, np.int32) for name in ("cls_row", "cls_position")}
+    batch["option_mask"] = np.zeros(shape, np.float32)
+    remaining = iter(places)
+    for index, options in enumerate(parts):
+        for option in range(len(options)):
+            row, start, _ = next(remaining)
+            batch["cls_row"][index, option], batch["cls_position"][index, option] = row, start
+            batch["option_mask"][index, option] = 1.0
+    return batch
+
+
+def _labels(examples: Sequence[Encoded], size: int) -> Batch:
+    """``labels [examples, ...]``, zeros where they are not known, and ``example_weight``."""
+    known = [np.asarray(example["label"]) for example in examples if "label" in example]
+    real = any(np.issubdtype(label.dtype, np.floating) for label in known)
+    shape = known[0].shape if known else ()
+    labels = np.zeros((size, *shape), np.float32 if real else np.int32)
+    weights = np.zeros(size, np.float32)
+    for index, example in enumerate(examples):
+        labels[index] = example.get("label", 0)
+        weights[index] = example.get("weight", 1.0)
+    return {"labels": labels, "example_weight": weights}
 
 
 def stack(batches: Sequence[Batch], pad_id: int) -> Batch:

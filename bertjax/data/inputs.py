@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO
+from typing import IO, Any
 
 from etils import epath
 
-from bertjax.data.tables import FORMATS, parse_table, reading
+from bertjax.data.tables import FORMATS, parse_rows, parse_table, reading
 from bertjax.types import UserError
 
 Texts = tuple[str, ...]
 """One text, or two."""
 
+OTHER_FORMATS = {".txt": "lines", ".json": "json", ".conll": "conll"}
+
 
 def input_format(path: str) -> str:
-    """``tsv``, ``csv`` or ``jsonl`` by a file's ending; ``lines`` for any other, ``.txt`` too."""
+    """``tsv``, ``csv``, ``jsonl``, ``json`` or ``conll`` by a file's ending; else ``lines``."""
     suffix = epath.Path(path).suffix.lower()
-    return "lines" if suffix == ".txt" else FORMATS.get(suffix, "lines")
+    return (FORMATS | OTHER_FORMATS).get(suffix, "lines")
 
 
 @contextlib.contextmanager
@@ -79,8 +81,9 @@ def read_texts(
       UserError: for a line that is not UTF-8, lacks a text, or has one too many.
     """
     if form == "lines":
-        yield from _lines(stream, name, len(columns))
+        yield from _texts_of_lines(stream, name, len(columns))
         return
+    _check_form(form)
     table = parse_table(stream, name, form, columns)
     for row in range(len(table)):
         texts = tuple(table.columns[column][row] for column in columns)
@@ -90,12 +93,39 @@ def read_texts(
         yield texts
 
 
-def _lines(stream: Iterable[bytes], name: str, count: int) -> Iterator[Texts]:
+def read_rows(
+    stream: Iterable[bytes], name: str, form: str
+) -> Iterator[tuple[str, str | dict[str, Any]]]:
+    """What each input says, in order: the place (``file:line``) with a line of text or a row.
+
+    Rows are mappings from the header's names (``tsv``, ``csv``) or JSON's (``jsonl``).
+
+    Raises:
+      UserError: for another form, or a line that is not of the form.
+    """
+    if form == "lines":
+        for number, text in _lines(stream, name):
+            yield f"{name}:{number}", text
+        return
+    _check_form(form)
+    yield from parse_rows(stream, name, form)
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMATS.values():
+        raise UserError(f"this task does not read {form}; give a .jsonl, .csv, .tsv or .txt file")
+
+
+def _lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
     for number, raw in enumerate(stream, start=1):
         try:
-            text = raw.decode().removesuffix("\n").removesuffix("\r")
+            yield number, raw.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise UserError(f"{name}:{number} is not UTF-8; save the input as UTF-8") from None
+
+
+def _texts_of_lines(stream: Iterable[bytes], name: str, count: int) -> Iterator[Texts]:
+    for number, text in _lines(stream, name):
         texts = (text,) if count == 1 else tuple(text.split("\t"))
         if len(texts) != count:
             raise UserError(

@@ -1,6 +1,6 @@
 """The input stream, a function of (seed, global example index) and of nothing else.
 
-Grain shuffles and repeats the source; examples are encoded one by one and batched in that order.
+Grain shuffles and repeats the examples, which are batched in that order.
 So the same batches come on any number of processes, and the state of the stream is one number: the
 step. Every process encodes the whole batch, because how examples share rows follows from the
 lengths of all of them; its devices then get their rows of it.
@@ -17,28 +17,25 @@ import grain
 
 from bertjax.data.batching import Batch, Encoded
 
-Encode = Callable[[Any], Encoded]
-
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
     """An endless, shuffled stream of training batches.
 
-    ``records`` is anything with ``len`` and an index. ``encode`` makes an example from a record;
-    ``batch`` makes a batch from the examples of a step.
+    ``examples`` is anything with ``len`` and an index; ``batch`` makes a batch from the examples of
+    a step.
     """
 
-    records: Sequence[Any]
-    encode: Encode
+    examples: Sequence[Encoded]
     batch: Callable[[Sequence[Encoded]], Batch]
     batch_size: int
     seed: int
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         """Batches from step ``step`` on, made ahead in threads."""
-        records = grain.MapDataset.source(_Source(self.records))
-        examples = records.shuffle(seed=self.seed).repeat()
-        batches = examples.map(self.encode).batch(self.batch_size, batch_fn=self.batch)[step:]
+        source = grain.MapDataset.source(_Source(self.examples))
+        examples = source.shuffle(seed=self.seed).repeat()
+        batches = examples.batch(self.batch_size, batch_fn=self.batch)[step:]
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
         return iter(batches.to_iter_dataset(options))
 

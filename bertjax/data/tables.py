@@ -132,6 +132,30 @@ def parse_table(
     return table
 
 
+def parse_rows(
+    stream: Iterable[bytes], name: str, form: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with all its cells by column, and its place (``file:line``).
+
+    Raises:
+      UserError: as :func:`parse_table`.
+    """
+    split, _ = _READERS[form]
+    rows = _without_blank_lines(split(_text_lines(stream, name), name), name)
+    header = None
+    for line, row in rows:
+        place = f"{name}:{line}"
+        if isinstance(row, dict):
+            yield place, row
+        elif header is None:
+            header = row
+            _check_header(header, place, header, ())
+        elif len(row) != len(header):
+            raise UserError(_wrong_width(place, len(row), len(header)))
+        else:
+            yield place, dict(zip(header, row, strict=True))
+
+
 def _text_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
     for line, raw in enumerate(stream, start=1):
         try:
@@ -202,14 +226,18 @@ def _collect_cells(
     cells = [(table.columns[column].append, header.index(column)) for column in table.columns]
     for line, row in rows:
         if len(row) != len(header):
-            raise UserError(
-                f"{name}:{line} has {len(row)} column{'s' * (len(row) != 1)} where {len(header)} "
-                "are expected; mend or remove the row"
-            )
+            raise UserError(_wrong_width(f"{name}:{line}", len(row), len(header)))
         table.lines.append(line)
         for append, position in cells:
             append(row[position])
     return table
+
+
+def _wrong_width(place: str, found: int, expected: int) -> str:
+    return (
+        f"{place} has {found} column{'s' * (found != 1)} where {expected} are expected; "
+        "mend or remove the row"
+    )
 
 
 def _check_header(

@@ -16,6 +16,9 @@ from bertjax.models.layers import Dense, Dropout, LayerNorm, activation_function
 from bertjax.models.vocabulary import masked_logits
 from bertjax.types import Activation, HeadConfig, ModelConfig
 
+TEXT_HEADS = ("classification", "regression", "multi_label")
+"""Heads that answer for a whole text."""
+
 
 class Projection(nn.Module):
     """An optional dense layer, dropout and one projection: ``[..., D]`` to float32 ``[..., C]``.
@@ -34,7 +37,7 @@ class Projection(nn.Module):
         rate = dropout and dropout.of_head(kind)
         spread = config.initializer_range
         if dense := self._dense():
-            if config.classification_input_dropout and kind in ("classification", "regression"):
+            if config.classification_input_dropout and kind in TEXT_HEADS:
                 features = drop(self, features, rate)
             shape, axes = (config.hidden_size,), ("embed", "embed_out")
             features = Dense(shape, axes, spread, self.dtype, name="dense")(features)
@@ -48,7 +51,7 @@ class Projection(nn.Module):
     def _dense(self) -> Activation | None:
         """Activation of the head's own dense layer; None where it has none."""
         match self.head.kind:
-            case "classification" | "regression":
+            case "classification" | "regression" | "multi_label":
                 return self.config.classification_dense
             case "multiple_choice":
                 return self.config.choice_dense

@@ -67,7 +67,7 @@ class Dropout:
                 return self.classifier if self.token is None else self.token
             case "span":
                 return self.span
-            case "classification" | "regression" | "sentence_order":
+            case "classification" | "regression" | "multi_label" | "sentence_order":
                 return self.classifier
             case _:
                 return None

@@ -3,7 +3,8 @@
 The batch is a mapping of arrays (rows × length, then one entry an example or a prediction):
 
 ``token_ids``, ``type_ids``, ``segment_ids``, ``positions``: ``[rows, length]``;
-``cls_row``, ``cls_position``: ``[examples]``, where each example's [CLS] stands;
+``cls_row``, ``cls_position``: ``[examples]``, where each example's [CLS] stands, or ``[examples,
+options]``, each option's; ``option_mask`` of that shape is 1 where there is an option;
 ``prediction_row``, ``prediction_position``: ``[predictions]``, the masked tokens (masked LM only).
 
 In pretraining every row has its own: ``cls_position [rows, examples]`` and ``prediction_position
@@ -36,9 +37,10 @@ class Model(nn.Module):
     """One encoder under any number of heads.
 
     ``heads`` is a tuple of (name, config) pairs. ``apply(variables, batch, head=name)`` gives
-    float32 logits: ``[examples, classes]`` of a text, ``[examples, 1]`` of a choice (each choice is
-    one example), ``[rows, length, classes]`` of tokens, ``[rows, length, 2]`` of starts and ends of
-    spans, ``[rows, length, 1]`` of replaced tokens, ``[predictions, vocabulary]`` of masked LM.
+    float32 logits: ``[examples, classes]`` of a text, ``[examples, options, 1]`` of a choice (or
+    ``[options, 1]``, as ``cls_row`` has it), ``[rows, length, classes]`` of tokens, ``[rows,
+    length, 2]`` of starts and ends of spans, ``[rows, length, 1]`` of replaced tokens,
+    ``[predictions, vocabulary]`` of masked LM.
     """
 
     config: ModelConfig
@@ -98,12 +100,31 @@ class Model(nn.Module):
 
 
 def _states(hidden: Array, batch: Batch, name: str) -> Array:
-    """The states ``[entries, D]`` at the positions called ``name``, row after row."""
+    """The states ``[..., D]`` at the positions called ``name``; without rows, row after row."""
     positions = batch[f"{name}_position"]
-    if positions.ndim == 1:
+    if f"{name}_row" in batch:
         return hidden[batch[f"{name}_row"], positions]
     states = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
     return states.reshape(-1, hidden.shape[-1])
+
+
+def of_examples(values: Array, batch: Batch) -> tuple[Array, Array]:
+    """What a row's tokens have, gathered by example, from its first token on.
+
+    Args:
+      values: ``[rows, length, C]``.
+      batch: with ``cls_row``, ``cls_position`` ``[examples]`` and ``segment_ids``.
+
+    Returns:
+      ``[examples, length, C]``, and ``[examples, length]``: which of these are the example's.
+    """
+    length = values.shape[1]
+    row = batch["cls_row"][:, None]
+    position = batch["cls_position"][:, None] + jnp.arange(length)[None, :]
+    inside = position < length
+    position = jnp.minimum(position, length - 1)
+    segments = batch["segment_ids"][row, position]
+    return values[row, position], inside & (segments == segments[:, :1])
 
 
 def all_states(model: Model, params: Any, batch: Batch) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ Metrics are the official ones of Wang et al., 2019 (https://arxiv.org/abs/1804.0
 from __future__ import annotations
 
 from bertjax.data.sources import Layout
-from bertjax.tasks.base import Task
+from bertjax.tasks.text import TextTask
 from bertjax.types import TextSchema
 
 FILES = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
@@ -30,7 +30,7 @@ HIDDEN = -1
 GLUE = {
     task.name: task
     for task in (
-        Task(
+        TextTask(
             name="cola",
             schema=TextSchema(("sentence",), labels=("unacceptable", "acceptable")),
             metrics=("matthews",),
@@ -44,7 +44,7 @@ GLUE = {
             description="Is the sentence acceptable English?",
             citation="Warstadt et al., 2018, https://arxiv.org/abs/1805.12471",
         ),
-        Task(
+        TextTask(
             name="sst2",
             schema=TextSchema(("sentence",), labels=("negative", "positive")),
             metrics=("accuracy",),
@@ -52,7 +52,7 @@ GLUE = {
             description="Does the film review praise or pan?",
             citation="Socher et al., 2013, https://aclanthology.org/D13-1170",
         ),
-        Task(
+        TextTask(
             name="mrpc",
             schema=TextSchema(PAIR, labels=("not_equivalent", "equivalent")),
             metrics=("f1", "accuracy"),
@@ -70,7 +70,7 @@ GLUE = {
             description="Do the two sentences say the same?",
             citation="Dolan and Brockett, 2005, https://aclanthology.org/I05-5002",
         ),
-        Task(
+        TextTask(
             name="stsb",
             schema=TextSchema(PAIR),
             metrics=("pearson", "spearman"),
@@ -81,7 +81,7 @@ GLUE = {
             description="How alike in meaning are the two sentences, from 0 to 5?",
             citation="Cer et al., 2017, https://aclanthology.org/S17-2001",
         ),
-        Task(
+        TextTask(
             name="qqp",
             schema=TextSchema(("question1", "question2"), labels=("not_duplicate", "duplicate")),
             metrics=("f1", "accuracy"),
@@ -95,7 +95,7 @@ GLUE = {
             description="Do the two questions ask the same?",
             citation="Iyer et al., 2017, Quora Question Pairs",
         ),
-        Task(
+        TextTask(
             name="mnli",
             schema=TextSchema(("premise", "hypothesis"), labels=INFERENCE),
             metrics=("accuracy",),
@@ -113,7 +113,7 @@ GLUE = {
             description="Does the premise entail, contradict or leave open the hypothesis?",
             citation="Williams et al., 2018, https://aclanthology.org/N18-1101",
         ),
-        Task(
+        TextTask(
             name="qnli",
             schema=TextSchema(("question", "sentence"), labels=("entailment", "not_entailment")),
             metrics=("accuracy",),
@@ -121,7 +121,7 @@ GLUE = {
             description="Does the sentence hold the answer to the question?",
             citation="Rajpurkar et al., 2016, https://arxiv.org/abs/1606.05250",
         ),
-        Task(
+        TextTask(
             name="rte",
             schema=TextSchema(PAIR, labels=("entailment", "not_entailment")),
             metrics=("accuracy",),
@@ -129,7 +129,7 @@ GLUE = {
             description="Does the first text entail the second?",
             citation="Dagan et al., 2006, and its sequels, https://arxiv.org/abs/1804.07461",
         ),
-        Task(
+        TextTask(
             name="wnli",
             schema=TextSchema(PAIR, labels=("not_entailment", "entailment")),
             metrics=("accuracy",),
@@ -137,7 +137,7 @@ GLUE = {
             description="Does the sentence entail the one with its pronoun resolved?",
             citation="Levesque et al., 2012, the Winograd Schema Challenge",
         ),
-        Task(
+        TextTask(
             name="ax",
             schema=TextSchema(("premise", "hypothesis"), labels=INFERENCE),
             metrics=("matthews",),

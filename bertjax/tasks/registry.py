@@ -8,16 +8,17 @@ from typing import Any
 
 from bertjax.tasks.base import Task
 from bertjax.tasks.glue import GLUE
+from bertjax.tasks.text import TextTask
 from bertjax.types import TextSchema, UserError, nearest
 
-OWN_DATA = {
-    "classification": Task(
+OWN_DATA: dict[str, TextTask] = {
+    "classification": TextTask(
         name="classification",
         schema=TextSchema(text_columns=("text",)),
         metrics=("accuracy", "f1"),
         description="One text or a pair from your own data, sorted into classes.",
     ),
-    "regression": Task(
+    "regression": TextTask(
         name="regression",
         schema=TextSchema(text_columns=("text",)),
         metrics=("pearson", "spearman"),
@@ -26,7 +27,20 @@ OWN_DATA = {
     ),
 }
 
-TASK_NAMES = (*GLUE, *OWN_DATA)
+TASKS: dict[str, Task] = {**GLUE, **OWN_DATA}
+"""Every task by its name. A new one is one more entry."""
+TASK_NAMES = tuple(TASKS)
+OF_TABLES = tuple(name for name, task in OWN_DATA.items() if isinstance(task, TextTask))
+"""Tasks whose columns and labels the experiment says."""
+
+
+TASK_OF_HEAD = {task.kind: name for name, task in OWN_DATA.items()}
+"""The task of a model of which only the kind of its head is known."""
+
+
+def task_options(name: str) -> dict[str, Any]:
+    """The options of a task with their defaults; none where there is no such task."""
+    return TASKS[name].options() if name in TASKS else {}
 
 
 def get_task(
@@ -36,6 +50,7 @@ def get_task(
     label_column: str | None = None,
     labels: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
     data: str | None = None,
 ) -> Task:
     """The task of that name.
@@ -46,6 +61,7 @@ def get_task(
       label_column: for one's own data, the column that holds the label.
       labels: for one's own classification, the class names in the order of their ids.
       metrics: other metrics than the task's own; the first decides which checkpoint is the best.
+      options: of the task's own ``OPTIONS``.
       data: where to infer the class names of a classification, if ``labels`` does not give them.
 
     Raises:
@@ -60,18 +76,28 @@ def get_task(
         "labels": labels and tuple(labels),
     }
     overrides: dict[str, Any] = {field: value for field, value in schema.items() if value}
-    task = GLUE[name] if name in GLUE else OWN_DATA[name]
+    task = TASKS[name]
     _check_overrides(task, overrides)
-    task = dataclasses.replace(
-        task,
-        schema=dataclasses.replace(task.schema, **overrides),
-        metrics=tuple(metrics or task.metrics),
-    )
+    if isinstance(task, TextTask) and overrides:
+        task = dataclasses.replace(task, schema=dataclasses.replace(task.schema, **overrides))
+    task = dataclasses.replace(task, metrics=tuple(metrics or task.metrics))
+    task = task.with_options(options or {})
     return task if data is None else task.with_labels_of(data)
 
 
+def restore_task(name: str, experiment: Mapping[str, Any], labels: Sequence[str] | None) -> Task:
+    """The task of a run, from what its workdir has recorded.
+
+    Raises:
+      UserError: as :func:`get_task`.
+    """
+    fields = ("text_columns", "label_column", "labels")
+    recorded = {field: experiment.get(field) for field in fields}
+    return get_task(name, **recorded, options=experiment.get("options")).with_labels(labels)
+
+
 def _check_overrides(task: Task, overrides: Mapping[str, Any]) -> None:
-    if task.name in GLUE and overrides:
+    if task.name not in OF_TABLES and overrides:
         field = next(iter(overrides))
         raise UserError(
             f"task '{task.name}' has its own {field}; use task 'classification' or 'regression' "

@@ -25,8 +25,10 @@ class FinetuneConfig(RunConfig):
     label_column: str | None = None
     labels: tuple[str, ...] | None = None
     """Class names in the order of their ids; None: those of the train split, sorted."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The task's own; see its ``OPTIONS``."""
     max_train_examples: int = 0
-    """Use only the first so many training examples; 0: all."""
+    """Use only the first so many training records (texts, questions, sentences); 0: all."""
     max_length: int = 128
     """Longer texts are cut to so many tokens, special tokens counted."""
     batch_size: int = 32

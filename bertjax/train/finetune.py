@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.convert import save_huggingface
-from bertjax.data.batching import Batcher
+from bertjax.data.batching import Batcher, Encoded
 from bertjax.data.pipeline import Stream
 from bertjax.distributed import from_first, to_host
 from bertjax.models import Dropout, Model
@@ -51,6 +51,9 @@ class Parts:
     model: Model
     mesh: Mesh
     records: Sequence[Any]
+    """Of the train split."""
+    examples: Sequence[Encoded]
+    """Of these records."""
     evaluators: tuple[Evaluator, ...]
     steps: int
 
@@ -78,6 +81,7 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
         text_columns=config.text_columns,
         label_column=config.label_column,
         labels=config.labels,
+        options=config.options,
         data=config.data,
     )
     parts = assemble(config, task, workdirs.recorded_padding(folder))
@@ -112,15 +116,15 @@ def assemble(config: FinetuneConfig, task: Task, padding: int | None = None) -> 
     if config.max_train_examples:
         records = [records[i] for i in range(min(config.max_train_examples, len(records)))]
     head = {task.name: task.head}
-    labels = task.labels if task.kind == "classification" else None
-    pretrained = load_pretrained(config.model, head, labels, new_heads=config.new_head)
+    pretrained = load_pretrained(config.model, head, task.class_names, new_heads=config.new_head)
     _check_length(config, pretrained)
     how = execution(config, pretrained.config, mesh, config.max_length)
     shape = padded_vocabulary(config, pretrained.config, mesh, padding)
     model = Model(shape, tuple(head.items()), **how)
-    steps = config.steps or math.ceil(len(records) * config.epochs / config.batch_size)
+    examples = task.training_examples(records, pretrained.tokenizer, config.max_length)
+    steps = config.steps or math.ceil(len(examples) * config.epochs / config.batch_size)
     evaluators = make_evaluators(config, task, pretrained, model, mesh)
-    return Parts(config, task, pretrained, model, mesh, records, evaluators, steps)
+    return Parts(config, task, pretrained, model, mesh, records, examples, evaluators, steps)
 
 
 def make_evaluators(
@@ -137,13 +141,12 @@ def make_evaluators(
     forward = Forward(model, task.name, batcher, mesh)
     splits = [split for split in task.splits if split.startswith("validation")]
     return tuple(
-        Evaluator(
+        Evaluator.of(
             task,
             split,
-            [
-                task.encode(record, pretrained.tokenizer, config.max_length)
-                for record in task.open(config.data, split)
-            ],
+            task.open(config.data, split),
+            pretrained.tokenizer,
+            config.max_length,
             forward,
         )
         for split in splits
@@ -156,7 +159,7 @@ def document(parts: Parts) -> dict[str, Any]:
         "experiment": dataclasses.asdict(parts.config),
         "model": dataclasses.asdict(parts.model.config),
         "heads": {name: dataclasses.asdict(head) for name, head in parts.model.head_configs},
-        "schema": dataclasses.asdict(parts.task.schema),
+        "labels": parts.task.class_names,
     }
 
 
@@ -168,7 +171,7 @@ def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
     state = create_state(parts.model, optim, mesh, config.seed, params, rules, anew)
     shardings = gradient_shardings(parts.model, mesh, rules)
     objective = OBJECTIVES[task.head.kind](parts.model, task.name)
-    per_epoch = math.ceil(len(parts.records) / config.batch_size)
+    per_epoch = math.ceil(len(parts.examples) / config.batch_size)
     loop = Loop(
         config=LoopConfig(
             steps=parts.steps,
@@ -188,24 +191,23 @@ def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
         writer=lambda step: workdirs.open_writer(folder, step),
     )
     logger.info(
-        "%d training examples, %d steps of %d", len(parts.records), parts.steps, config.batch_size
+        "%d training examples, %d steps of %d", len(parts.examples), parts.steps, config.batch_size
     )
     return loop.run(state)
 
 
 def make_stream(parts: Parts) -> Stream:
     """The training batches."""
-    config, task, tokenizer = parts.config, parts.task, parts.pretrained.tokenizer
+    config = parts.config
     batcher = Batcher(
         config.batch_size // config.accumulation,
         config.max_length,
-        tokenizer.pad_id,
+        parts.pretrained.tokenizer.pad_id,
         config.pack,
         batch_divisor(parts.mesh),
     )
     return Stream(
-        records=parts.records,
-        encode=lambda record: task.encode(record, tokenizer, config.max_length),
+        examples=parts.examples,
         batch=lambda examples: batcher.micro_batches(examples, config.accumulation),
         batch_size=config.batch_size,
         seed=config.seed,
@@ -230,7 +232,7 @@ def conclude(
         "last_metrics": position.metrics,
         "steps": step,
         "stopped_early": outcome.stopped_early,
-        "train_examples": len(parts.records),
+        "train_examples": len(parts.examples),
         **workdirs.cost(params, outcome.seconds),
     }
     if parts.config.export:
@@ -241,7 +243,7 @@ def conclude(
 
 def export(parts: Parts, params: Any, folder: epath.Path) -> None:
     """Writes the model as a Hugging Face folder."""
-    task, arrays = parts.task, to_host(params)
+    arrays = to_host(params)
 
     def write() -> None:
         save_huggingface(
@@ -249,7 +251,7 @@ def export(parts: Parts, params: Any, folder: epath.Path) -> None:
             parts.model.config,
             arrays,
             dict(parts.model.head_configs),
-            labels=None if task.kind == "regression" else task.labels,
+            labels=parts.task.class_names,
             tokenizer=parts.pretrained.tokenizer,
         )
 

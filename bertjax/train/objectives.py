@@ -25,8 +25,11 @@ from bertjax.losses import (
     squared_error,
 )
 from bertjax.models import Dropout, Electra, Model
+from bertjax.models.model import of_examples
 
 Batch = Mapping[str, Array]
+NEVER = -1e9
+"""The logit of what cannot be chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +95,74 @@ def regression(model: Model, head: str) -> Objective:
     return Objective(sums, (Loss("loss", _field("example_weight")),))
 
 
+def multi_label(model: Model, head: str) -> Objective:
+    """Cross entropy of yes and no, the mean over an example's classes; also how many are right."""
+
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
+        logits = _logits(model, head, params, batch, drop, key)
+        labels, count = batch["labels"], logits.shape[-1]
+        weights = jnp.broadcast_to(batch["example_weight"][:, None] / count, logits.shape)
+        return {
+            "loss": binary_cross_entropy(logits, labels, weights),
+            "accuracy": agreeing(logits > 0, labels, weights),
+        }
+
+    return Objective(sums, (Loss("loss", _field("example_weight")),))
+
+
+def multiple_choice(model: Model, head: str) -> Objective:
+    """Cross entropy of the right option among an example's; also how many are right."""
+
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
+        logits = _logits(model, head, params, batch, drop, key)[..., 0]
+        logits = jnp.where(batch["option_mask"] > 0, logits, NEVER)
+        given = batch["labels"], batch["example_weight"]
+        return {"loss": cross_entropy(logits, *given), "accuracy": correct(logits, *given)}
+
+    return Objective(sums, (Loss("loss", _field("example_weight")),))
+
+
+def token_classification(model: Model, head: str) -> Objective:
+    """Cross entropy of each labelled token, all of a batch alike; also how many are right."""
+
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
+        logits = _logits(model, head, params, batch, drop, key)
+        flat = logits.reshape(-1, logits.shape[-1])
+        given = batch["token_labels"].reshape(-1), batch["token_weight"].reshape(-1)
+        return {"loss": cross_entropy(flat, *given), "accuracy": correct(flat, *given)}
+
+    return Objective(sums, (Loss("loss", _field("token_weight")),))
+
+
+def span(model: Model, head: str) -> Objective:
+    """The mean of the cross entropies of a span's first and last token among an example's tokens.
+
+    ``starts`` and ``ends`` are how many of each are right. Source: Devlin et al. 2019, section 4.2.
+    """
+
+    def sums(params: Any, batch: Batch, drop: Any, key: Array) -> Sums:
+        logits = _logits(model, head, params, batch, drop, key)
+        logits, mine = of_examples(logits, batch)
+        logits = jnp.where(mine[:, :, None], logits, NEVER)
+        labels, weights = batch["labels"], batch["example_weight"]
+        sides = [(logits[:, :, side], labels[:, side], weights) for side in (0, 1)]
+        (first, weight), (last, _) = (cross_entropy(*side) for side in sides)
+        return {
+            "loss": ((first + last) / 2, weight),
+            "starts": correct(*sides[0]),
+            "ends": correct(*sides[1]),
+        }
+
+    return Objective(sums, (Loss("loss", _field("example_weight")),))
+
+
 OBJECTIVES: dict[str, Callable[[Model, str], Objective]] = {
     "classification": classification,
     "regression": regression,
+    "multi_label": multi_label,
+    "multiple_choice": multiple_choice,
+    "token_classification": token_classification,
+    "span": span,
 }
 """By the kind of the head they train."""
 

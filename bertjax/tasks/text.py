@@ -1,0 +1,210 @@
+"""Classification and regression of one text or a pair of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from bertjax.data.batching import Encoded
+from bertjax.data.inputs import read_texts
+from bertjax.data.sources import Layout, Record, infer_labels, open_source
+from bertjax.metrics import check_metrics, compute_metrics
+from bertjax.tasks.base import Answer, Outputs, Task
+from bertjax.types import HeadConfig, HeadKind, TextSchema, UserError
+
+if TYPE_CHECKING:
+    from bertjax.tokenizers import Tokenizer
+
+GIVEN = "given texts"
+"""Where a record has its one or two texts if they did not come from columns."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTask(Task):
+    """A task over one text or a pair of texts. Adding one is adding one of these."""
+
+    schema: TextSchema
+    kind: HeadKind = "classification"
+    layout: Layout = dataclasses.field(default_factory=Layout)
+
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("jsonl", "tsv")
+
+    def __post_init__(self) -> None:
+        if len(self.schema.text_columns) not in (1, 2):
+            columns = ", ".join(self.schema.text_columns) or "none"
+            raise UserError(f"task '{self.name}' needs one or two text_columns, not {columns}")
+        check_metrics(self.kind, self.metrics)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the task's data has."""
+        return self.layout.splits
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of their ids.
+
+        Raises:
+          UserError: for a regression, or where the labels have not been inferred yet.
+        """
+        if self.schema.labels is None:
+            raise UserError(f"task '{self.name}' has no labels; set labels, or name data to infer")
+        return self.schema.labels
+
+    @property
+    def head(self) -> HeadConfig:
+        """The head that the task needs: one output a class, or one number."""
+        if self.kind == "regression":
+            return HeadConfig("regression", 1)
+        return HeadConfig("classification", len(self.labels))
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The labels of a classification."""
+        return None if self.kind == "regression" else self.labels
+
+    @property
+    def labels_known(self) -> bool:
+        """Whether the class names are known, or there are none."""
+        return self.kind == "regression" or self.schema.labels is not None
+
+    def with_labels(self, labels: Sequence[str] | None) -> Self:
+        """The task with these class names."""
+        if labels is None or self.kind == "regression":
+            return self
+        schema = dataclasses.replace(self.schema, labels=tuple(labels))
+        return dataclasses.replace(self, schema=schema)
+
+    def with_labels_of(self, data: str) -> Self:
+        """The task with its class names; where it has none yet they are inferred from ``data``.
+
+        Raises:
+          UserError: where the data cannot be read, or has fewer than two classes.
+        """
+        if self.labels_known:
+            return self
+        labels = infer_labels(data, self.schema, self.layout)
+        if len(labels) < 2:
+            raise UserError(
+                f"the train split of {data} has no label but '{', '.join(labels)}'; "
+                "a classification needs two or more"
+            )
+        return self.with_labels(labels)
+
+    def open(self, data: str, split: str) -> Sequence[Record]:
+        """Opens one split; see :func:`bertjax.data.sources.open_source`.
+
+        Raises:
+          UserError: as ``open_source``.
+        """
+        return open_source(data, split, self.with_labels_of(data).schema, self.layout)
+
+    def texts(self, record: Record) -> tuple[str, ...]:
+        """The record's one or two texts."""
+        given = record.get(GIVEN)
+        return given or tuple(record[column] for column in self.schema.text_columns)
+
+    def encode(self, record: Record, tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
+        """The one example of a record, [CLS] text [SEP] or [CLS] text [SEP] text [SEP].
+
+        A pair that is too long loses tokens from its longer text first.
+
+        Returns:
+          ``token_ids`` and ``type_ids``, int32 [length <= max_length], and ``label`` (int or
+          float) where the record's is known.
+        """
+        token_ids, type_ids = tokenizer.encode(*self.texts(record), max_length=max_length)
+        example: dict[str, Any] = {"token_ids": token_ids, "type_ids": type_ids}
+        if record.get("label") is not None:
+            example["label"] = record["label"]
+        return [example]
+
+    def compute_metrics(self, labels: Any, logits: Any) -> dict[str, float]:
+        """The task's metrics over a whole split; see :func:`bertjax.metrics.compute_metrics`.
+
+        Args:
+          labels: [examples], class ids or numbers.
+          logits: [examples, classes], or [examples, 1] for a regression.
+        """
+        return compute_metrics(self.kind, self.metrics, labels, logits)
+
+    def score(
+        self, records: Sequence[Record], examples: Sequence[Sequence[Encoded]], outputs: Outputs
+    ) -> dict[str, float]:
+        """The task's metrics over a whole split."""
+        del records
+        labels = np.array([example["label"] for (example,) in examples])
+        return self.compute_metrics(labels, np.stack([logits for (logits,) in outputs]))
+
+    def answer(
+        self, record: Record, examples: Sequence[Encoded], outputs: Sequence[np.ndarray]
+    ) -> Answer:
+        """``{"label": word, "probabilities": {word: p}}``, or ``{"score": number}``."""
+        del record, examples
+        return self.decode(outputs)[0]
+
+    def decode(self, logits: Any) -> list[dict[str, Any]]:
+        """Answers in the user's words, one an example.
+
+        Args:
+          logits: [examples, classes], or [examples, 1] for a regression.
+
+        Returns:
+          ``{"label": word, "probabilities": {word: p}}``, or ``{"score": number}``.
+        """
+        values = np.asarray(logits, dtype=np.float64)
+        if self.kind == "regression":
+            return [{"score": float(score)} for score in values.reshape(len(values))]
+        return [_classified(row, self.labels) for row in _softmax(values)]
+
+    def record(self, given: Any) -> Record:
+        """The record of a text, a pair of texts, or a mapping with the text columns.
+
+        Raises:
+          UserError: for anything else.
+        """
+        columns = self.schema.text_columns
+        if isinstance(given, Mapping) and all(isinstance(given.get(c), str) for c in columns):
+            return {GIVEN: tuple(given[column] for column in columns)}
+        texts = (given,) if isinstance(given, str) else tuple(given)
+        if len(texts) not in (1, 2) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"an input must be a text or a pair of texts, not {given!r}")
+        return {GIVEN: texts}
+
+    def read(
+        self, stream: Iterable[bytes], name: str, form: str, columns: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        """Inputs from plain lines, with a TAB between the texts of a pair, or from a table.
+
+        Raises:
+          UserError: as :func:`bertjax.data.inputs.read_texts`.
+        """
+        mine = self.schema.text_columns
+        for texts in read_texts(stream, name, form, columns or mine):
+            yield {GIVEN: texts}
+
+    def lines(self, form: str, answers: Iterable[Answer]) -> Iterator[str]:
+        """A table: the label and each class's probability, or the score."""
+        del form
+        heading = ["score"] if self.kind == "regression" else ["label", *self.labels]
+        yield "\t".join(heading)
+        for answer in answers:
+            if self.kind == "regression":
+                yield str(answer["score"])
+            else:
+                yield "\t".join([answer["label"], *map(str, answer["probabilities"].values())])
+
+
+def _classified(probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "label": labels[int(np.argmax(probabilities))],
+        "probabilities": dict(zip(labels, probabilities.tolist(), strict=True)),
+    }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
