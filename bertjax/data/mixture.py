@@ -1,9 +1,8 @@
 """Several streams in one: which task a step trains is a function of (seed, step).
 
 A task is drawn with probability proportional to ``size ** alpha``, size being its number of
-training examples: 1 is proportional to them (the mixing of Raffel et al. 2020, section 3.5.2,
-without its limit), 0 is every task alike, 0.75 is what Clark et al. 2019 ("BAM! Born-Again
-Multi-Task Networks") use.
+training examples: 1 is proportional to them, 0 is every task alike (Raffel et al. 2020, section
+3.5.2, whose temperature is ``1 / alpha``; their limit of the sizes is left out).
 """
 
 from __future__ import annotations
