@@ -89,7 +89,8 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
 
     found = parts.pretrained
     notes = (*found.notes, *renew_notes(config, parts.model.config))
-    return workdirs.complete(folder, document(parts), found.tokenizer, notes, train)
+    given = document(parts), found.tokenizer, notes, train
+    return workdirs.complete(folder, *given, config.defaults())
 
 
 def assemble(config: FinetuneConfig, tasks: Sequence[Task], padding: int | None = None) -> Parts:

@@ -83,7 +83,8 @@ def pretrain(config: PretrainConfig, workdir: str) -> dict[str, Any]:
         with contextlib.closing(Checkpoints(folder, keep_every=keep)) as checkpoints:
             return conclude(parts, folder, run(parts, folder, checkpoints))
 
-    return workdirs.complete(folder, document(parts), parts.corpora.tokenizer, notes, train)
+    found, defaults = parts.corpora.tokenizer, config.defaults()
+    return workdirs.complete(folder, document(parts), found, notes, train, defaults)
 
 
 def assemble(config: PretrainConfig, padding: int | None = None) -> PretrainParts:

@@ -99,6 +99,15 @@ class RunConfig:
             values["mesh"] = from_mapping(MeshConfig, values["mesh"], "config field 'mesh'")
         return from_mapping(cls, values)
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The fields that have a default, and it."""
+        return {
+            field.name: field.default
+            for field in dataclasses.fields(cls)
+            if field.default is not dataclasses.MISSING
+        }
+
     @property
     def optim(self) -> OptimConfig:
         """The optimizer's part of it."""
