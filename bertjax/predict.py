@@ -28,6 +28,7 @@ from bertjax.features import Extractor, States, normalized
 from bertjax.models import Model
 from bertjax.sharding import MeshConfig, batch_divisor, make_mesh, place, replicated
 from bertjax.tasks import TASK_OF_HEAD, Task, get_task, restore_task
+from bertjax.tasks.several import is_several, of_task, task_names
 from bertjax.tokenizers import Tokenizer
 from bertjax.train.evaluate import Forward
 from bertjax.train.pretrained import Pretrained, load_pretrained
@@ -219,7 +220,7 @@ def load(
     Args:
       path_or_name: what to read. Of a workdir it is the best checkpoint.
       task: for a folder or hub name, the task its head was trained for; without it the labels are
-        those of its ``config.json``.
+        those of its ``config.json``. For a workdir of several tasks, the one that is meant.
       max_length: longer texts are cut to so many tokens; 0: as in training, as a
         sentence-transformers folder says, or all positions.
       dtype: of the computation, ``float32`` or ``bfloat16``.
@@ -271,7 +272,11 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
     document = read_document(folder)
     experiment = document["experiment"]
     name = experiment.get("task", "pretraining")
-    if task not in (None, name):
+    if is_several(experiment):
+        experiment, labels = of_task(experiment, _one_of(folder, name, task)), document["labels_of"]
+        name = experiment["task"]
+        document = {"labels": labels.get(name)}
+    elif task not in (None, name):
         raise UserError(f"{folder} was trained for task '{name}', not '{task}'")
     if name == "pretraining":
         lengths = [phase["max_length"] for phase in experiment.get("phases", ())]
@@ -279,6 +284,17 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
     found = restore_task(name, experiment, document.get("labels"))
     result = read_result(folder) or {}
     return found.tuned(result.get("metrics", {})), experiment["max_length"]
+
+
+def _one_of(folder: epath.Path, names: str, task: str | None) -> str:
+    """The task that is meant of a run of several."""
+    if task is None:
+        words = ", ".join(task_names(names))
+        raise UserError(f"{folder} was trained for several tasks; name one by --task: {words}")
+    if task not in task_names(names):
+        hint = nearest(task, task_names(names))
+        raise UserError(f"{folder} was not trained for task '{task}'{hint}")
+    return task
 
 
 def _task_of_folder(source: str, task: str | None) -> Task | None:

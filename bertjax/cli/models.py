@@ -17,7 +17,10 @@ def add_model_flags(command: Command) -> None:
     """Adds ``--workdir``, ``--model``, ``--task``, ``--max_length`` and ``--dtype``."""
     command.text("workdir", "Folder of a finished or running run.")
     command.text("model", "Instead of --workdir: a Hugging Face folder or a hub name.")
-    command.text("task", "With --model: the task its head was trained for.")
+    command.text(
+        "task",
+        "With --model: the task its head was trained for. With the --workdir of several: which.",
+    )
     command.integer("max_length", "Longer texts are cut; 0: as in training.", default=0)
     command.choice("dtype", "Of the computation.", ["float32", "bfloat16"], default="float32")
     command.text("options", "The task's own, such as null_threshold=-1.5,n_best=5.")
@@ -75,9 +78,12 @@ def data_of(values: Any) -> str:
     Raises:
       UserError: if there is neither.
     """
+    from bertjax.tasks.several import of_task
     from bertjax.train.workdir import experiment_of
 
-    data = values.data or (values.workdir and experiment_of(values.workdir)["data"])
+    data = values.data
+    if not data and values.workdir:
+        data = of_task(experiment_of(values.workdir), values.task)["data"]
     if not data:
         raise UserError("say of what data: --data=files:DIR, tfds:NAME or hf:NAME")
     return data
