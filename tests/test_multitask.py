@@ -181,12 +181,12 @@ def test_an_objective_of_several_tasks():
         made = {"x": rng.normal(1, 1, (2, rows)), "weights": rng.uniform(0, 1, (2, rows))}
         return {name: jnp.asarray(value, jnp.float32) for name, value in made.items()}
 
-    both = {"a": part(5), "b": part(3)}
+    both: Any = {"a": part(5), "b": part(3)}
     key = jax.random.key(0)
     found = {}
     for name, objective in each.items():
         gradient, sums = accumulate(objective, params, both[name], None, key)
-        one = {name: both[name]}
+        one: Any = {name: both[name]}
         got, mine = accumulate(mixed(each), params, one, None, key)
         assert set(mine) == {f"{name}/loss"}
         np.testing.assert_allclose(got["w"], gradient["w"], rtol=1e-6)
