@@ -33,7 +33,7 @@ def test_gold_answers_score_all():
     assert squad_scores(["dog", "Paris"], golds) == {"exact": 100.0, "f1": 100.0}
     found = squad2_scores(["dog", "Paris", ""], [*golds, []], [-1.0, -2.0, 3.0])
     assert {value for name, value in found.items() if "thresh" not in name} == {100.0}
-    assert found["best_f1_thresh"] == -1.0
+    assert found["best_f1_thresh"] == 1.0  # midway from -1 to 3
 
 
 def test_where_the_versions_differ():

@@ -81,25 +81,24 @@ def squad2_scores(
         for name, values in raw.items():
             gains = np.where(has_answer, values, -said.astype(np.float64))
             best, found[f"best_{name}_thresh"] = _best_threshold(gains, odds)
-            found[f"best_{name}"] = 100 * ((~has_answer).sum() + best) / len(golds)
+            found[f"best_{name}"] = 100 * (int((~has_answer).sum()) + best) / len(golds)
     return found
 
 
 def _best_threshold(gains: np.ndarray, odds: np.ndarray) -> tuple[float, float]:
-    """The most that answering the questions with the lowest odds gains, and up to which odds.
+    """The most that answering the questions with the lowest odds gains, and a threshold for it.
 
-    Questions with equal odds are answered together, as no threshold parts them; the official
-    script takes them one by one. Where answering any loses, the threshold lies below all odds,
-    for which the official script gives 0.
+    It lies midway between the odds of the last that is answered and the first that is not, so that
+    a rounding error turns neither; the official script gives the former. Questions with equal odds
+    are answered together, as no threshold parts them; the official script takes them one by one.
     """
     order = np.argsort(odds, kind="stable")
-    totals, ascending = np.cumsum(gains[order]), odds[order]
-    last_of_equals = np.append(ascending[1:] != ascending[:-1], True)
-    totals = np.where(last_of_equals, totals, -np.inf)
+    ascending = odds[order]
+    totals = np.append(0.0, np.cumsum(gains[order]))
+    bounds = np.concatenate([[ascending[0] - 2.0], ascending, [ascending[-1] + 2.0]])
+    totals[np.flatnonzero(bounds[1:] == bounds[:-1])] = -np.inf
     best = int(np.argmax(totals))
-    if totals[best] <= 0:
-        return 0.0, float(ascending[0]) - 1.0
-    return float(totals[best]), float(ascending[best])
+    return float(totals[best]), float(bounds[best] + bounds[best + 1]) / 2
 
 
 def _raw_scores(
