@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import jax
@@ -32,7 +32,7 @@ from bertjax.tokenizers import Tokenizer
 from bertjax.train.evaluate import Forward
 from bertjax.train.pretrained import Pretrained, load_pretrained
 from bertjax.train.run_config import DTYPES
-from bertjax.train.workdir import is_workdir, read_document
+from bertjax.train.workdir import is_workdir, read_document, read_result
 from bertjax.types import UserError, nearest
 
 Text = str | Sequence[str]
@@ -207,7 +207,12 @@ class Predictor:
 
 
 def load(
-    path_or_name: str, task: str | None = None, *, max_length: int = 0, dtype: str = "float32"
+    path_or_name: str,
+    task: str | None = None,
+    *,
+    max_length: int = 0,
+    dtype: str = "float32",
+    options: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Reads a trained workdir, a Hugging Face or sentence-transformers folder, or a hub name.
 
@@ -218,9 +223,10 @@ def load(
       max_length: longer texts are cut to so many tokens; 0: as in training, as a
         sentence-transformers folder says, or all positions.
       dtype: of the computation, ``float32`` or ``bfloat16``.
+      options: of the task, in place of those of the training or its defaults.
 
     Raises:
-      UserError: if it cannot be read, or has no head that fits the task.
+      UserError: if it cannot be read, or has no head that fits the task and its options.
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
@@ -230,6 +236,8 @@ def load(
     else:
         sentence = read_sentence_config(path_or_name)
         its_task, length = _task_of_folder(path_or_name, task), 0
+    if its_task is not None:
+        its_task = its_task.with_options(options or {})
     heads = {} if its_task is None else {its_task.name: its_task.head}
     labels = None if its_task is None else its_task.class_names
     found = load_pretrained(path_or_name, heads, labels)
@@ -268,7 +276,9 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
     if name == "pretraining":
         lengths = [phase["max_length"] for phase in experiment.get("phases", ())]
         return None, max(lengths, default=experiment["max_length"])
-    return restore_task(name, experiment, document.get("labels")), experiment["max_length"]
+    found = restore_task(name, experiment, document.get("labels"))
+    result = read_result(folder) or {}
+    return found.tuned(result.get("metrics", {})), experiment["max_length"]
 
 
 def _task_of_folder(source: str, task: str | None) -> Task | None:

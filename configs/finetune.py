@@ -51,6 +51,10 @@ def get_config(argument: str = "") -> ConfigDict:
             "momentum": 0.95,  # of muon
             "clip": 1.0,
             "freeze": (),  # such as ("encoder/embeddings/.*", "encoder/layers/[0-3]/.*")
+            "rates": (),  # pairs, factors of the learning rate: (("heads/.*", 10.0),)
+            "layer_decay": 1.0,  # below 1 the lower layers learn more slowly; ELECTRA: 0.8
+            "reinit": (),  # such as ("encoder/layers/1[01]/.*", "encoder/pooler/.*")
+            "reinit_layers": 0,  # so many top layers, and the pooler, begin anew
             "dropout": config_dict.placeholder(float),
             "new_head": False,
             "seed": 0,

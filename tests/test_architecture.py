@@ -21,6 +21,7 @@ FLOORS = {
     "tokenizers": 1,
     "tokenizer_families": 1,
     "tokenizer_files": 1,
+    "tokenizer_layout": 1,
     "tokenizer_vocabularies": 1,
     "optim": 1,
     "clusters": 1,
@@ -42,6 +43,7 @@ FLOORS = {
     "predict": 4,
     "exchange": 4,
     "analysis": 5,
+    "glue": 5,
     "cli": 6,
     "__main__": 7,
 }
@@ -52,7 +54,7 @@ BESIDE = {
     "exchange": {"train"},
     "distributed": {"clusters"},
     "launcher": {"distributed"},
-    "tokenizers": {"tokenizer_families", "tokenizer_files"},
+    "tokenizers": {"tokenizer_families", "tokenizer_files", "tokenizer_layout"},
     "tokenizer_files": {"tokenizer_families", "tokenizer_vocabularies"},
     "tokenizer_vocabularies": {"tokenizer_families"},
 }
@@ -65,6 +67,7 @@ HEAVY = {
     "matplotlib",
     "scipy",
     "sentencex",
+    "seqeval",
     "sklearn",
     "tensorboardX",
     "tensorflow",

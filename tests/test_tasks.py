@@ -18,8 +18,9 @@ class Words:
     """A tokenizer of words: 1 [CLS], 2 [SEP], 10 and up for a word by its length."""
 
     def encode(
-        self, text: str, pair: str | None = None, *, max_length: int
+        self, text: str, pair: str | None = None, *, max_length: int, truncation: object = None
     ) -> tuple[np.ndarray, np.ndarray]:
+        assert truncation is None
         first = [1, *(10 + len(word) for word in text.split()), 2]
         second = [*(10 + len(word) for word in pair.split()), 2] if pair is not None else []
         types = [0] * len(first) + [1] * len(second)

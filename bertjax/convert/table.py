@@ -130,7 +130,8 @@ def architectures(name: str, **more: tuple[HeadKind, ...]) -> dict[frozenset[Hea
         "ForMaskedLM": ("masked_lm",),
     }
     named = {frozenset(kinds): name + suffix for suffix, kinds in (classes | more).items()}
-    return {**named, frozenset({"regression"}): f"{name}ForSequenceClassification"}
+    other: tuple[HeadKind, ...] = ("regression", "multi_label")
+    return named | {frozenset({kind}): f"{name}ForSequenceClassification" for kind in other}
 
 
 @dataclasses.dataclass(frozen=True)

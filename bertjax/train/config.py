@@ -41,6 +41,13 @@ class FinetuneConfig(RunConfig):
     """If not 0, replaces ``epochs``."""
     new_head: bool = False
     """Start with a new head even where the model has one."""
+    layer_decay: float = 1.0
+    """Each layer's learning rate is so much of that of the layer above it, and the embeddings' of
+    the first one's; see :func:`bertjax.optim.layer_rates`. 1: one rate for all."""
+    reinit: tuple[str, ...] = ()
+    """Regular expressions of parameters that begin anew though the model has them."""
+    reinit_layers: int = 0
+    """So many of the top layers, and the pooler, begin anew."""
     eval_every: int = 0
     """Steps between evaluations; 0: each epoch."""
     patience: int = 0
@@ -50,6 +57,7 @@ class FinetuneConfig(RunConfig):
         **RunConfig.smallest,
         **dict.fromkeys(("batch_size", "eval_batch_size", "max_length"), 1),
         **dict.fromkeys(("steps", "max_train_examples", "eval_every", "patience"), 0),
+        "reinit_layers": 0,
     }
 
     def __post_init__(self) -> None:
@@ -59,6 +67,10 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if not self.steps and not 0 < self.epochs < math.inf:
             raise UserError("config: set epochs or steps to a number above 0")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(
+                f"config field 'layer_decay' must be above 0 and at most 1, not {self.layer_decay}"
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -67,7 +79,7 @@ class FinetuneConfig(RunConfig):
         Raises:
           UserError: for an unknown field or a value that cannot be.
         """
-        values = dict(values)
+        values = {**values, "reinit": strings(values.get("reinit"))}
         for field in ("text_columns", "labels"):
             if values.get(field) is not None:
                 values[field] = strings(values[field])

@@ -19,19 +19,19 @@ from bertjax.data.batching import Batcher, Encoded
 from bertjax.data.pipeline import Stream
 from bertjax.distributed import from_first, to_host
 from bertjax.models import Dropout, Model
-from bertjax.optim import check_patterns
 from bertjax.sharding import batch_divisor, check_rules, make_mesh
 from bertjax.tasks import Task, get_task
 from bertjax.train import workdir as workdirs
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.evaluate import Evaluator, Forward
 from bertjax.train.execution import execution, padded_vocabulary
+from bertjax.train.layerwise import optim_of, renew_notes, renewed
 from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.objectives import OBJECTIVES
 from bertjax.train.pretrained import Pretrained, load_pretrained
 from bertjax.train.state import (
-    abstract_params,
     abstract_state,
+    check_addresses,
     create_state,
     gradient_shardings,
 )
@@ -85,16 +85,22 @@ def finetune(config: FinetuneConfig, workdir: str) -> dict[str, Any]:
         data=config.data,
     )
     parts = assemble(config, task, workdirs.recorded_padding(folder))
-    if config.freeze:
-        shapes = abstract_params(parts.model, parts.mesh)
-        check_patterns(shapes, config.freeze, "config field 'freeze'")
+    check_addresses(
+        parts.model,
+        parts.mesh,
+        freeze=config.freeze,
+        rates=[pattern for pattern, _ in config.rates],
+        reinit=config.reinit,
+    )
 
     def train() -> dict[str, Any]:
         with contextlib.closing(Checkpoints(folder)) as checkpoints:
             return conclude(parts, folder, checkpoints, run(parts, folder, checkpoints))
 
     found = parts.pretrained
-    return workdirs.complete(folder, document(parts), found.tokenizer, found.notes, train)
+    notes = (*found.notes, *renew_notes(config, parts.model.config))
+    given = document(parts), found.tokenizer, notes, train
+    return workdirs.complete(folder, *given, config.defaults())
 
 
 def assemble(config: FinetuneConfig, task: Task, padding: int | None = None) -> Parts:
@@ -162,7 +168,8 @@ def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
     """Makes the state and the stream, and runs the loop."""
     config, task = parts.config, parts.task
     mesh, rules, params = parts.mesh, config.rules, parts.pretrained.params
-    state = create_state(parts.model, config.optim, mesh, config.seed, params, rules)
+    optim, anew = optim_of(config, parts.model.config), renewed(config, parts.model.config)
+    state = create_state(parts.model, optim, mesh, config.seed, params, rules, anew)
     shardings = gradient_shardings(parts.model, mesh, rules)
     objective = OBJECTIVES[task.head.kind](parts.model, task.name)
     per_epoch = math.ceil(len(parts.examples) / config.batch_size)
@@ -175,8 +182,8 @@ def run(parts: Parts, folder: epath.Path, checkpoints: Checkpoints) -> Outcome:
             patience=config.patience,
             main_metric=parts.main_metric,
         ),
-        train_step=make_train_step(objective, config.optim, parts.steps, None, shardings),
-        hyper=Hyper.of(config.optim, _dropout(parts)),
+        train_step=make_train_step(objective, optim, parts.steps, None, shardings),
+        hyper=Hyper.of(optim, _dropout(parts)),
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         mesh=mesh,
         batches=make_stream(parts).starting_at,

@@ -34,7 +34,7 @@ from bertjax.train.progress import Progress
 from bertjax.train.state import TrainState, abstract_state
 from bertjax.train.step import Hyper, Step
 from bertjax.train.workdir import MetricWriter, Silence
-from bertjax.types import Interrupted, UserError
+from bertjax.types import Diverged, Interrupted
 
 Evaluate = Callable[[Any], dict[str, float]]
 Writer = MetricWriter | Silence
@@ -108,10 +108,10 @@ class Signals:
 
 
 def check_finite(step: int, metrics: Mapping[str, Array]) -> None:
-    """Raises UserError where a step's loss or gradient has become infinite or NaN."""
+    """Raises Diverged where a step's loss or gradient has become infinite or NaN."""
     wrong = [f"{name} is {float(value)}" for name, value in metrics.items() if not isfinite(value)]
     if wrong:
-        raise UserError(
+        raise Diverged(
             f"the training has diverged: at step {step} {' and '.join(wrong)}; "
             "begin a new workdir with a lower learning_rate"
         )
