@@ -130,8 +130,9 @@ def architectures(name: str, **more: tuple[HeadKind, ...]) -> dict[frozenset[Hea
         "ForMaskedLM": ("masked_lm",),
     }
     named = {frozenset(kinds): name + suffix for suffix, kinds in (classes | more).items()}
-    other: tuple[HeadKind, ...] = ("regression", "multi_label")
-    return named | {frozenset({kind}): f"{name}ForSequenceClassification" for kind in other}
+    for kind in ("regression", "multi_label"):
+        named[frozenset[HeadKind]({kind})] = f"{name}ForSequenceClassification"
+    return named
 
 
 @dataclasses.dataclass(frozen=True)
