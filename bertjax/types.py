@@ -36,6 +36,10 @@ class UserError(Exception):
     """
 
 
+class Diverged(UserError):
+    """The loss of a run has become infinite or NaN: the same run would end so again."""
+
+
 class Interrupted(Exception):
     """A signal ended the run; its state is saved. ``signal`` is the number."""
 

@@ -43,6 +43,7 @@ FLOORS = {
     "predict": 4,
     "exchange": 4,
     "analysis": 5,
+    "glue": 5,
     "cli": 6,
     "__main__": 7,
 }
@@ -66,6 +67,7 @@ HEAVY = {
     "matplotlib",
     "scipy",
     "sentencex",
+    "seqeval",
     "sklearn",
     "tensorboardX",
     "tensorflow",

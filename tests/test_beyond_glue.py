@@ -79,7 +79,7 @@ def test_xnli_of_the_hubs_holds_every_language(monkeypatch: pytest.MonkeyPatch):
         row = {"premise": "Bon", "hypothesis": "Oui", "label": "neutral"}
         return HubSplit(data, [row if data.startswith("hf:") else nested], features)
 
-    monkeypatch.setattr("bertjax.data.hub._open", open_split)
+    monkeypatch.setattr("bertjax.data.hub.open_split", open_split)
     task = get_task("xnli", options={"language": "fr"})
     for data in ("tfds:xtreme_xnli", "hf:facebook/xnli/fr"):
         for split in ("train", "validation"):

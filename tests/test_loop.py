@@ -13,16 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.models import Dropout
 from bertjax.optim import OptimConfig
 from bertjax.sharding import MeshConfig, make_mesh, replicated
+from bertjax.train import workdir as workdirs
 from bertjax.train.loop import Loop, LoopConfig, Outcome
 from bertjax.train.state import TrainState
 from bertjax.train.step import Hyper
 from bertjax.train.workdir import MetricWriter
-from bertjax.types import Interrupted
+from bertjax.types import Interrupted, UserError
 
 SCORES = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.6, 10: 0.8}
 MESH = make_mesh(MeshConfig())
@@ -112,6 +114,20 @@ def assert_whole(run: Run, outcome: Outcome) -> None:
     assert (position.best, position.best_step, position.stale) == (0.9, 4, 3)
     assert position.best_metrics == {"dev/score": 0.9}
     assert position.metrics == {"dev/score": 0.8}
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path: Path):
+    """Fields that it did not have count as unset; those that it had must be the same."""
+    folder = epath.Path(tmp_path)
+    workdirs.prepare(folder, {"experiment": {"seed": 1}})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "1").mkdir()
+    now = {"experiment": {"seed": 1, "alpha": 0.5}}
+    workdirs.prepare(folder, now, defaults={"seed": 0, "alpha": 0.5})
+    with pytest.raises(UserError, match=r"another config \(alpha: 0.7 there, 0.5 here\)"):
+        workdirs.prepare(folder, now, defaults={"alpha": 0.7})
+    with pytest.raises(UserError, match=r"another config \(seed: 1 there, 2 here\)"):
+        workdirs.prepare(folder, {"experiment": {"seed": 2}}, defaults={"seed": 2})
 
 
 def test_undisturbed(run: Run):

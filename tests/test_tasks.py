@@ -77,7 +77,7 @@ def test_glue_matches_the_tfds_declarations() -> None:
         ("MRPC", "there is no task 'MRPC'; did you mean 'mrpc'?"),
         ("sst-2", "there is no task 'sst-2'; did you mean 'sst2'?"),
         ("clasification", "there is no task 'clasification'; did you mean 'classification'?"),
-        ("squad", f"there is no task 'squad'; known: {', '.join(sorted(TASK_NAMES))}"),
+        ("xyzzy", f"there is no task 'xyzzy'; known: {', '.join(sorted(TASK_NAMES))}"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_nearest(name: str, message: str) -> None:

@@ -17,6 +17,7 @@ from bertjax.flops import step_flops
 from bertjax.models import PRESETS, Dropout, Electra, Model
 from bertjax.sharding import BATCH_AXES, batch_divisor
 from bertjax.tasks import Task, get_task
+from bertjax.tasks.several import task_names
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.corpora import SPARE
 from bertjax.train.execution import execution, padded_vocabulary
@@ -180,6 +181,11 @@ def _finetuning(config: FinetuneConfig, mesh: Mesh) -> Subject:
         raise UserError(
             f"max_length {config.max_length} is more than the {shape.max_length} positions of "
             f"{config.model}; lower it"
+        )
+    if len(task_names(config.task)) > 1:
+        raise UserError(
+            f"config field 'task': the step of {config.task} is that of one of its tasks at a "
+            "time; name one, the one with the longest texts"
         )
     task = get_task(
         config.task,

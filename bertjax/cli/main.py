@@ -32,6 +32,8 @@ COMMANDS = {
     "finetune": "Fine-tune a model on a task.",
     "evaluate": "Score a trained model on a split of a task's data.",
     "predict": "Label the lines of a file, or of standard input.",
+    "glue": "Fine-tune on all of GLUE, with a report and a submission.",
+    "submission": "Write or check the zip for the GLUE server.",
     "convert": "Write a model in another format.",
     "launch": "Run a command in several processes of this machine.",
     "benchmark": "Time the pretraining step on this machine.",

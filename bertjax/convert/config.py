@@ -48,9 +48,7 @@ _WHOLE = frozenset(
 """Fields of ModelConfig that hold whole numbers."""
 
 SENTENCE_KINDS: frozenset[HeadKind] = frozenset({"classification", "regression", "multi_label"})
-_LABELLED: frozenset[HeadKind] = frozenset(
-    {"classification", "multi_label", "token_classification"}
-)
+LABELLED: frozenset[HeadKind] = frozenset({"classification", "multi_label", "token_classification"})
 """Heads whose outputs have names."""
 PRETRAINING_KINDS: tuple[HeadKind, ...] = (
     "masked_lm",
@@ -170,7 +168,7 @@ def read_heads(
     heads: dict[str, HeadConfig] = {
         kind: HeadConfig(kind, SIZES.get(kind, len(labels))) for kind in sorted(kinds)
     }
-    return heads, labels if kinds & _LABELLED else None
+    return heads, labels if kinds & LABELLED else None
 
 
 def _sentence_kind(raw: Mapping[str, Any], outputs: int) -> HeadKind:
@@ -218,7 +216,7 @@ def write_config(
     if config.embedding_size is None and "embedding_size" in family.config_fields:
         raw["embedding_size"] = config.hidden_size
     for name, head in heads.items():
-        if head.kind in _LABELLED:
+        if head.kind in LABELLED:
             words = list(labels or (f"LABEL_{index}" for index in range(head.size)))
             if len(words) != head.size:
                 raise UserError(

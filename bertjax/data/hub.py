@@ -70,10 +70,10 @@ class HubRecords(Records):
         """
         cells, place = self.split.rows[row], self.split.place(row)
         texts = {
-            column: _text(_translation(cells[column], self.language, place), column, place)
+            column: text_cell(_translation(cells[column], self.language, place), column, place)
             for column in self.texts
         }
-        label = self.read_label(_plain(cells[self.label]), place) if self.read_label else None
+        label = self.read_label(plain(cells[self.label]), place) if self.read_label else None
         return {"index": row, **texts, "label": label}
 
 
@@ -87,7 +87,7 @@ def open_hub(data: str, split: str, schema: TextSchema, layout: Layout) -> HubRe
     layout = layout.of(split)
     if layout.label_sets and layout.label_sets.columns:
         raise UserError(f"columns of 0 and 1 are read from files only, not from {data}")
-    opened = _open(layout.elsewhere.get(data, data), layout.hub_splits.get(split, split))
+    opened = open_split(layout.elsewhere.get(data, data), layout.hub_splits.get(split, split))
     for column in schema.text_columns:
         opened.check(column)
     reader = None
@@ -102,19 +102,24 @@ def hub_labels(data: str, schema: TextSchema, layout: Layout) -> tuple[str, ...]
     Raises:
       UserError: as :func:`open_hub`.
     """
-    train = _open(data, layout.hub_splits.get("train", "train"))
+    train = open_split(data, layout.hub_splits.get("train", "train"))
     column, sets = schema.label_column, layout.label_sets
     train.check(column)
     if names := train.class_names(column):
         return names
-    rows = ((_plain(train.rows[row][column]), train.place(row)) for row in range(len(train.rows)))
+    rows = ((plain(train.rows[row][column]), train.place(row)) for row in range(len(train.rows)))
     if sets is None:
         return sorted_labels(label_word(cell, place) for cell, place in rows)
     found = (label_words(cell, sets.separator, place) for cell, place in rows)
     return sorted_labels(word for words in found for word in words)
 
 
-def _open(data: str, split: str) -> HubSplit:
+def open_split(data: str, split: str) -> HubSplit:
+    """Opens ``tfds:`` or ``hf:`` data; ``split`` is what the source calls it.
+
+    Raises:
+      UserError: where the library is not installed, or the data set cannot be read.
+    """
     kind, _, name = data.partition(":")
     try:
         rows, features = _LIBRARIES[kind](name, split)
@@ -176,15 +181,19 @@ def _translation(cell: Any, language: str | None, place: str) -> Any:
     if language is None or not isinstance(cell, Mapping):
         return cell
     if "translation" in cell:
-        names = [_plain(name) for name in cell["language"]]
+        names = [plain(name) for name in cell["language"]]
         cell = dict(zip(names, cell["translation"], strict=True))
     if language not in cell:
         raise UserError(f"{place} has no language '{language}'{nearest(language, cell)}")
     return cell[language]
 
 
-def _text(value: Any, column: str, place: str) -> str:
-    """A text cell; TFDS gives bytes."""
+def text_cell(value: Any, column: str, place: str) -> str:
+    """A cell that must hold text; TFDS gives bytes.
+
+    Raises:
+      UserError: where it does not; ``place`` and ``column`` say where.
+    """
     try:
         text = value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -194,7 +203,7 @@ def _text(value: Any, column: str, place: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A label as Python's own text, number or None; TFDS gives bytes and numpy numbers."""
     if isinstance(value, bytes):
         return value.decode()

@@ -104,6 +104,11 @@ class Task(abc.ABC):
         except TypeError as error:
             raise UserError(f"task '{self.name}' has an option of a wrong type: {error}") from error
 
+    def tuned(self, metrics: Mapping[str, float]) -> Self:
+        """The task with what its run has tuned on validation data, from the run's metrics."""
+        del metrics
+        return self
+
     def options(self) -> dict[str, Any]:
         """The values of the task's ``OPTIONS``, by name."""
         return {field: getattr(self, field) for field in self.OPTIONS}

@@ -34,7 +34,7 @@ from bertjax.train.progress import Progress
 from bertjax.train.state import TrainState, abstract_state
 from bertjax.train.step import Hyper, Step
 from bertjax.train.workdir import MetricWriter, Silence
-from bertjax.types import Interrupted, UserError
+from bertjax.types import Diverged, Interrupted
 
 Evaluate = Callable[[Any], dict[str, float]]
 Writer = MetricWriter | Silence
@@ -108,10 +108,10 @@ class Signals:
 
 
 def check_finite(step: int, metrics: Mapping[str, Array]) -> None:
-    """Raises UserError where a step's loss or gradient has become infinite or NaN."""
+    """Raises Diverged where a step's loss or gradient has become infinite or NaN."""
     wrong = [f"{name} is {float(value)}" for name, value in metrics.items() if not isfinite(value)]
     if wrong:
-        raise UserError(
+        raise Diverged(
             f"the training has diverged: at step {step} {' and '.join(wrong)}; "
             "begin a new workdir with a lower learning_rate"
         )
@@ -119,8 +119,7 @@ def check_finite(step: int, metrics: Mapping[str, Array]) -> None:
 
 def _share(mine: Batch, whole: Mapping[str, Array]) -> float:
     """How much of a batch this process has."""
-    name = next(iter(mine))
-    return mine[name].size / whole[name].size
+    return jax.tree.leaves(mine)[0].size / jax.tree.leaves(whole)[0].size
 
 
 @dataclasses.dataclass
@@ -132,8 +131,9 @@ class Loop:
     hyper: Hyper
     key: Array
     mesh: Mesh
-    batches: Callable[[int], Iterator[Batch]]
-    """Training batches from a given step on, each with a leading axis of micro-batches."""
+    batches: Callable[[int], Iterator[Any]]
+    """Training batches from a given step on, each with a leading axis of micro-batches; of several
+    tasks ``{task: batch}``, whose structure the step is compiled for."""
     evaluate: Evaluate | None
     checkpoints: Checkpoints
     writer: Callable[[int], Writer]

@@ -75,15 +75,18 @@ def complete(
     tokenizer: Tokenizer,
     notes: Iterable[str],
     train: Callable[[], dict[str, Any]],
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Has a run trained in its workdir and keeps its result; a finished one is only read.
+
+    ``defaults`` is as in :func:`prepare`.
 
     Raises:
       UserError: if the folder holds another run, or something else.
     """
 
     def begin() -> dict[str, Any] | None:
-        prepare(folder, document)
+        prepare(folder, document, defaults=defaults)
         if (result := read_result(folder)) is None:
             (folder / "tokenizer").mkdir(exist_ok=True)
             tokenizer.save(str(folder / "tokenizer"))
@@ -170,11 +173,17 @@ def experiment_of(path: str) -> dict[str, Any]:
     return read_document(epath.Path(path))["experiment"]
 
 
-def prepare(folder: epath.Path, document: Mapping[str, Any], record: str = CONFIG) -> None:
+def prepare(
+    folder: epath.Path,
+    document: Mapping[str, Any],
+    record: str = CONFIG,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
     """Makes the workdir and writes ``config.json``, or checks that the run there is the same.
 
     ``document`` has ``experiment`` (the fields of the config), in pretraining ``corpora`` (a digest
-    of each), and whatever reading needs; ``record`` is another name for the file.
+    of each), and whatever reading needs; ``record`` is another name for the file. ``defaults``
+    gives the fields that a run may lack because its version of bertjax did not have them yet.
 
     Raises:
       UserError: if the folder holds another run, or something else.
@@ -184,7 +193,7 @@ def prepare(folder: epath.Path, document: Mapping[str, Any], record: str = CONFI
         there = read_json(path)
         experiment = there.get("experiment")
         if not isinstance(experiment, dict) or _has_begun(folder, record):
-            _check_same(folder, experiment, document["experiment"])
+            _check_same(folder, experiment, document["experiment"], defaults or {})
             _check_corpora(folder, there.get("corpora"), document.get("corpora", {}))
             return
     try:
@@ -203,9 +212,12 @@ def _has_begun(folder: epath.Path, record: str) -> bool:
     return any(path.name != "checkpoints" or any(path.iterdir()) for path in saved)
 
 
-def _check_same(folder: epath.Path, there: Any, here: Mapping[str, Any]) -> None:
+def _check_same(
+    folder: epath.Path, there: Any, here: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
     if not isinstance(there, dict):
         raise UserError(f"{folder} holds a config.json that no run wrote; choose another --workdir")
+    there = json.loads(json.dumps(defaults)) | there
     here = json.loads(json.dumps(here))
     different = [
         f"{name}: {there.get(name)} there, {here.get(name)} here"
