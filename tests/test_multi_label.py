@@ -81,7 +81,7 @@ def test_hugging_face_gives_lists_of_class_ids(monkeypatch: pytest.MonkeyPatch):
     feature = datasets.Sequence(datasets.ClassLabel(names=list(WORDS)))
     features = {"text": datasets.Value("string"), "labels": feature}
     rows = [{"text": "b", "labels": [1]}, {"text": "c", "labels": np.array([1, 0])}]
-    monkeypatch.setattr("bertjax.data.hub._open", lambda d, s: HubSplit(d, rows, features))
+    monkeypatch.setattr("bertjax.data.hub.open_split", lambda d, s: HubSplit(d, rows, features))
     task = get_task("multi_label", data="hf:someone/moods")
     assert task.class_names == WORDS
     assert [r["label"].tolist() for r in task.open("hf:someone/moods", "train")] == EXPECTED[1:]
