@@ -170,13 +170,13 @@ class QuestionTask(Task):
         return {**named, **chosen, **odds, "n_best": listed[: self.n_best]}
 
     def record(self, given: Any) -> Record:
-        """The record of a mapping, a pair, or a text with a TAB between question and context.
+        """The record of a mapping, a pair, or a text: JSON's, or a question, a TAB and its context.
 
         Raises:
           UserError: for anything else, and for an empty question.
         """
         if isinstance(given, str):
-            given = given.split("\t")
+            given = _object(given) or given.split("\t")
         if not isinstance(given, Mapping):
             texts = list(given) if isinstance(given, Sequence) else []
             if len(texts) != 2:
@@ -242,6 +242,15 @@ class QuestionTask(Task):
         count: int,
     ) -> list[Span]:
         return best_spans(record["context"], examples, outputs, count, self.max_answer_length)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a line holds; None where it holds something else."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError:
+        return None
+    return found
 
 
 def _null_odds(best: Span, outputs: Sequence[np.ndarray]) -> float:
