@@ -6,8 +6,9 @@
 Tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (GLUE); squad, squad2; conll2003,
 wikiann; swag, race, dream; xnli, imdb, chnsenticorp; and classification, regression, multi_label,
 ner, pos and multiple_choice for one's own data. Several at once: task=mnli+rte. A task's own
-fields are `options`. docs/finetuning.md has a recipe for each. The paper's grid: batch size 16 or 32, learning rate 5e-5, 3e-5 or 2e-5, 2 to 4
-epochs. MRPC with the 22.7 M parameter MiniLM takes about five minutes on two CPU cores.
+fields are `options`; docs/finetuning.md has a recipe for each. The paper's grid: batch size 16 or
+32, learning rate 5e-5, 3e-5 or 2e-5, 2 to 4 epochs. MRPC with the 22.7 M parameter MiniLM takes
+about five minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict, config_dict
