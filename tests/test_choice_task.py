@@ -39,7 +39,8 @@ def chooser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a head for choices, whose numbers differ from option to option."""
     folder = tmp_path_factory.mktemp("chooser") / "model"
     head = HeadConfig("multiple_choice", 1)
-    return tiny_model(folder, head=head, initializer_range=0.5, max_positions=64)
+    sizes: dict[str, Any] = {"num_layers": 1, "max_positions": 64, "initializer_range": 0.5}
+    return tiny_model(folder, head=head, **sizes)
 
 
 @pytest.fixture(scope="module")
@@ -312,10 +313,8 @@ def test_predict_command(
         assert lines == [f"{answer['choice']}\t{answer['text']}" for answer in expected]
 
 
-def test_training(
-    chooser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compile_cache: dict[str, str]
-) -> None:
-    """Learns that the bird is right, from questions with 2, 3 and 5 options; then is evaluated."""
+def test_training(chooser: Path, tmp_path: Path, compile_cache: dict[str, str]) -> None:
+    """Learns that the bird is right, from questions with 2, 3 and 5 options."""
     rng = np.random.default_rng(0)
     for split, count in {"train": 48, "dev": 15}.items():
         rows = []
@@ -334,8 +333,14 @@ def test_training(
         eval_batch_size=16,
         pack=False,
         steps=16,
+        eval_every=16,
+        dropout=0.0,
+        export=False,
         learning_rate=3e-3,
         max_length=32,
     )
     result = finetune(config, str(tmp_path / "run"))
     assert result["metrics"]["validation/accuracy"] == 1.0
+    given = {"context": "here", "options": ["the cat eats", "the bird eats"]}
+    [answer] = bertjax.load(str(tmp_path / "run")).predict([given])
+    assert (answer["choice"], answer["text"]) == (1, "the bird eats")

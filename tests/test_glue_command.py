@@ -34,6 +34,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     folder = tmp_path_factory.mktemp("given")
     model, glue = tiny_model(folder / "model", num_layers=1), tiny_glue(folder / "glue")
     fields = {"max_length": 16, "batch_size": 8, "steps": 6, "log_every": 1, "save_every": 2}
+    fields |= {"pack": False, "eval_every": 6}
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     base = ["glue", f"--model={model}", f"--data=files:{glue}", "--tasks=cola", *flags]
     return lambda workdir, *more: [*base, f"--workdir={workdir}", *more]

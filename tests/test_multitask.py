@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,11 +20,12 @@ from tiny import tiny_glue, tiny_model
 import bertjax
 from bertjax.cli import main as cli
 from bertjax.cli.experiment import load_config
-from bertjax.data.mixture import MixedStream
+from bertjax.data.mixture import MixedStream, Mixture
 from bertjax.exchange import read_model
 from bertjax.tasks import get_task
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.finetune import finetune
+from bertjax.train.multitask import TaskParts, evaluate, main_metric
 from bertjax.train.objectives import Loss, Objective, mixed
 from bertjax.train.pretrained import load_pretrained
 from bertjax.train.step import accumulate
@@ -195,9 +197,8 @@ def test_an_objective_of_several_tasks():
     got, _ = accumulate(mixed(each), params, both, None, key)
     np.testing.assert_allclose(got["w"], found["a"] + found["b"], rtol=1e-6)
     whole = jax.tree.map(lambda x: x.reshape(1, -1), both)
-    np.testing.assert_allclose(
-        accumulate(mixed(each), params, whole, None, key)[0]["w"], got["w"], rtol=1e-5
-    )
+    at_once, _ = accumulate(mixed(each), params, whole, None, key)
+    np.testing.assert_allclose(at_once["w"], got["w"], rtol=1e-5)
 
 
 def test_fields_of_single_tasks(given: Path):
@@ -215,6 +216,30 @@ def test_fields_of_single_tasks(given: Path):
     assert [one.text_columns for one in alone] == [("question",), None]
     one = config(given, "rte")
     assert one.of_task("rte") == one
+
+
+def test_the_average_is_of_shares():
+    """SQuAD's scores are percentages; a task that is not evaluated has no part in it."""
+
+    def part(name: str, split: str | None, **scores: float) -> TaskParts:
+        task = get_task(name)
+        found = {f"{split}/{metric}": value for metric, value in scores.items()}
+        stub: Any = SimpleNamespace(split=split)
+        evaluators = () if split is None else (stub,)
+        made: Any = SimpleNamespace(task=task, evaluate=lambda params: found)
+        made.main_metric = TaskParts(task, (), evaluators).main_metric
+        return made
+
+    parts = [
+        part("squad", "validation", f1=80.0, exact=70.0),
+        part("rte", "validation", accuracy=0.6),
+        part("ax", None),
+    ]
+    found = evaluate(parts, None)
+    assert found["average"] == pytest.approx(0.7)
+    assert found["squad/validation/exact"] == 70.0
+    assert main_metric(parts) == "average"
+    assert main_metric(parts[2:] * 2) is None
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -242,7 +267,5 @@ def test_an_unknown_task_among_several(given: Path, tmp_path: Path):
 
 def test_the_draws_of_these_tests():
     """What :data:`SEED` was chosen for."""
-    from bertjax.data.mixture import Mixture
-
     drawn = list(islice(Mixture((32, 32), 0.75, SEED).draws(0), STEPS))
     assert set(drawn[:2]) == set(drawn[2:]) == {0, 1}

@@ -61,7 +61,7 @@ class Run:
 
 def point_name(point: Point) -> str:
     """``learning_rate=2e-05,batch_size=16``, fit for a folder; empty without a grid."""
-    return ",".join(f"{field}={quote(str(value), safe='')}" for field, value in point)
+    return ",".join(f"{field}={quote(str(value), safe='+')}" for field, value in point)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -62,10 +62,10 @@ class Tally:
         self.waiting = [run for run in runs if not is_over(folder_of(workdir, run))]
         self._left = {run.place: run for run in self.waiting}
         self._speeds: dict[str, list[float]] = {}
-        self.finished_here = 0
+        self.any_finished = False
         for run in runs:
             if result := read_result(folder_of(workdir, run)):
-                self._note_speed(run, result)
+                self._note(run, result)
 
     @property
     def over(self) -> int:
@@ -76,8 +76,7 @@ class Tally:
         """Tells the score of a run."""
         result = read_result(folder_of(self.workdir, run))
         assert result is not None
-        self.finished_here += 1
-        self._note_speed(run, result)
+        self._note(run, result)
         metric, score = get_task(run.task).metrics[0], main_score(run.task, result)
         self._tell(run, f"{metric} {score:.4f} in {duration(result['seconds'])}")
 
@@ -93,7 +92,8 @@ class Tally:
         print(line, flush=True)
         self._after()
 
-    def _note_speed(self, run: Run, result: dict[str, Any]) -> None:
+    def _note(self, run: Run, result: dict[str, Any]) -> None:
+        self.any_finished = True
         self._speeds.setdefault(run.task, []).append(result["seconds"] / max(run.examples, 1))
 
     def seconds_left(self) -> float:
@@ -119,8 +119,8 @@ def run_grid(
     tried again by the same command, any other failure is.
 
     Raises:
-      UserError: where a folder holds a run of another config, or the first run fails otherwise than
-        by diverging: what is wrong with it is most likely wrong with all.
+      UserError: where a folder holds a run of another config, or a run fails otherwise than by
+        diverging before any is finished: what is wrong with it is most likely wrong with all.
       RunsInterrupted: after SIGINT or SIGTERM, with the runs in hand saved.
     """
     check_runs(workdir, runs)
@@ -157,7 +157,7 @@ def _one(tally: Tally, run: Run, keep: str) -> None:
 
 
 def _failed(tally: Tally, run: Run, sentence: str, final: bool) -> None:
-    if not final and not tally.finished_here:
+    if not final and not tally.any_finished:
         raise UserError(f"{run.name}: {sentence}")
     note_failure(folder_of(tally.workdir, run), sentence, final)
     tally.failed(run, sentence)

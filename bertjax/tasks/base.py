@@ -44,6 +44,8 @@ class Task(abc.ABC):
     """Fields that an experiment may set: ``--config.options.FIELD=value``."""
     OUTPUTS: ClassVar[tuple[str, ...]] = ("jsonl",)
     """Formats in which answers can be written: JSON lines, and those that ``lines`` knows."""
+    PERFECT: ClassVar[float] = 1.0
+    """The most that the main metric can be; means over several tasks are of shares of it."""
     one_example: ClassVar[bool] = True
     """Whether every record gives exactly one example. Then training encodes them as it goes."""
 

@@ -62,6 +62,7 @@ class QuestionTask(Task):
         "null_threshold",
     )
     OUTPUTS: ClassVar[tuple[str, ...]] = ("jsonl", "json")
+    PERFECT: ClassVar[float] = 100.0
     one_example: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -21,7 +21,8 @@ from bertjax.train.evaluate import Evaluator
 from bertjax.train.objectives import OBJECTIVES, Objective, mixed
 
 AVERAGE = "average"
-"""The mean of the tasks' main metrics, each of its first evaluated split."""
+"""The mean of the tasks' main metrics, each of its first evaluated split and as a share of the most
+that it can be (SQuAD's are percentages)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ def evaluate(tasks: Sequence[TaskParts], params: Any) -> dict[str, float]:
         found = part.evaluate(params)
         metrics |= {f"{part.task.name}/{name}": value for name, value in found.items()}
         if part.main_metric is not None:
-            main.append(found[part.main_metric])
+            main.append(found[part.main_metric] / part.task.PERFECT)
     return metrics | {AVERAGE: sum(main) / len(main)}
 
 

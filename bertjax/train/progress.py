@@ -41,8 +41,8 @@ class Progress:
 
         ``share`` is the batch's, and so the operations', of what all processes have.
         """
-        parts: Any = [batch] if "token_ids" in batch else batch.values()
-        for part in parts:
+        parts: list[Any] = list(batch.values())
+        for part in parts if isinstance(parts[0], Mapping) else [batch]:
             entries = part["cls_row"] if "cls_row" in part else part["token_ids"][..., 0]
             self._examples += round(entries.size / share)
             if "segment_ids" in part:
