@@ -13,7 +13,7 @@ about five minutes on two CPU cores.
 
 from ml_collections import ConfigDict, config_dict
 
-from bertjax.tasks.several import data_fields, default_data, options_of
+from bertjax.tasks.several import data_fields, default_data, options_of, usual_length
 from bertjax.types import UserError
 
 
@@ -35,7 +35,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "task_data": data_fields(task),  # of several tasks, what `data` does not say
             "alpha": 0.75,  # several tasks are drawn by size**alpha
             "max_train_examples": 0,
-            "max_length": 128,
+            "max_length": usual_length(task),
             "batch_size": 32,
             "accumulation": 1,
             "eval_batch_size": 64,

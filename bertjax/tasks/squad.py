@@ -270,12 +270,14 @@ SQUAD: dict[str, Task] = {
     for task in (
         QuestionTask(
             name="squad",
+            usual_length=384,
             metrics=("f1", "exact"),
             description="Which words of the text answer the question?",
             citation="Rajpurkar et al., 2016, https://arxiv.org/abs/1606.05250",
         ),
         QuestionTask(
             name="squad2",
+            usual_length=384,
             version="2.0",
             metrics=("best_f1", "best_exact", "f1", "exact"),
             description="Which words of the text, if any, answer the question?",
