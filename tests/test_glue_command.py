@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 from disturbed import start
 from etils import epath
@@ -21,6 +22,8 @@ from bertjax.glue import pool, runs
 from bertjax.glue.devices import Slot
 from bertjax.glue.folders import folder_of, read_failure
 from bertjax.glue.grid import Run
+from bertjax.sharding import MeshConfig, make_mesh
+from bertjax.train import finetune
 from bertjax.train.config import FinetuneConfig
 from bertjax.types import UserError
 
@@ -48,6 +51,8 @@ def finished(workdir: Path) -> dict[str, int]:
 
 def test_a_changed_grid_adds_runs(given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """One diverges; the others go on, and only what is new is run."""
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])  # compiles faster than eight
+    monkeypatch.setattr(finetune, "make_mesh", lambda config: mesh)
     assert cli.main(given(tmp_path, "--grid=learning_rate:1e-3,1e30", "--nosubmission")) == 0
     said = capsys.readouterr().out
     assert "[2 of 2] cola learning_rate=1e+30 seed=1: failed: the training has diverged" in said
