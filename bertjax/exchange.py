@@ -83,6 +83,11 @@ def _from_workdir(source: str, wanted: int | None) -> WholeModel:
     document = workdirs.read_document(folder)
     config = from_mapping(ModelConfig, document["model"], f"{folder / 'config.json'}: model")
     heads = {name: HeadConfig(**head) for name, head in document["heads"].items()}
+    if names := document.get("labels_of"):
+        raise UserError(
+            f"{folder} has heads of several tasks ({', '.join(names)}), and a model that is "
+            f"converted has one; take {folder / 'huggingface'}/TASK, which the run has written"
+        )
     labels = document.get("labels")
     generator_size = document.get("generator_size", 0.0)
     step, params = restore_params(folder, config, heads, generator_size, wanted)

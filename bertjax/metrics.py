@@ -2,12 +2,14 @@
 
 Every function takes ``labels`` [examples] (class ids, or numbers for a regression) and ``logits``
 [examples, classes] (or [examples, 1] or [examples] for a regression) and returns a number. They
-see whole splits: a metric of batches averaged is another metric.
+see whole splits: a metric of batches averaged is another metric. With several labels an example,
+``labels`` [examples, classes] is 1 where it has one, and a label is predicted where its logit is 0
+or more: a threshold other than 0.5 is subtracted before.
 
 Where a definition divides by zero the answer is 0.0, as the field does: Matthews' coefficient when
-the labels or the predictions hold one class only, F1 when no positive is labelled or predicted, a
-correlation when labels or scores are constant. Where a logit is not finite the answer is nan: a
-model that diverged has no score, and nan is never the best.
+the labels or the predictions hold one class only, F1 when no positive is labelled or predicted (of
+one class in a mean, or of all), a correlation when labels or scores are constant. Where a logit is
+not finite the answer is nan: a model that diverged has no score, and nan is never the best.
 """
 
 from __future__ import annotations
@@ -71,9 +73,29 @@ def spearman(labels: Array, logits: Array) -> float:
     return _correlation(spearmanr, labels, logits)
 
 
+def f1_micro(labels: Array, logits: Array) -> float:
+    """F1 of all labels of all examples, counted together."""
+    return _f1_of_sets(labels, logits, "micro")
+
+
+def f1_macro(labels: Array, logits: Array) -> float:
+    """The mean of every label's F1."""
+    return _f1_of_sets(labels, logits, "macro")
+
+
+def subset_accuracy(labels: Array, logits: Array) -> float:
+    """The share of examples whose labels are all right, and no others predicted."""
+    return float(np.mean(np.all((logits >= 0) == (labels > 0), axis=-1)))
+
+
 METRICS: dict[str, dict[str, Metric]] = {
     "classification": {"accuracy": accuracy, "f1": f1, "matthews": matthews},
     "regression": {"pearson": pearson, "spearman": spearman},
+    "multi_label": {
+        "f1_micro": f1_micro,
+        "f1_macro": f1_macro,
+        "subset_accuracy": subset_accuracy,
+    },
 }
 """Metrics by name, for each kind of task."""
 
@@ -82,9 +104,9 @@ def compute_metrics(kind: str, names: Sequence[str], labels: Any, logits: Any) -
     """The named metrics of one split, by name, in the order of ``names``.
 
     Args:
-      kind: ``classification`` or ``regression``.
+      kind: ``classification``, ``regression`` or ``multi_label``.
       names: of :data:`METRICS`, for that kind.
-      labels: [examples], without hidden ones.
+      labels: [examples], without hidden ones; [examples, classes] of 0 and 1 for ``multi_label``.
       logits: [examples, classes]; for a regression [examples, 1] or [examples].
 
     Raises:
@@ -119,6 +141,19 @@ def _correlation(correlate: Callable[..., Any], labels: Array, logits: Array) ->
     if _constant(labels) or _constant(scores):
         return 0.0
     return float(correlate(labels, scores).statistic)
+
+
+def _f1_of_sets(labels: Array, logits: Array, average: str) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(
+        f1_score(
+            labels > 0,
+            logits >= 0,
+            average=average,  # pyright: ignore[reportArgumentType]
+            zero_division=0.0,  # pyright: ignore[reportArgumentType]
+        )
+    )
 
 
 def _constant(values: Array) -> bool:

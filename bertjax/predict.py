@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import jax
@@ -28,11 +28,12 @@ from bertjax.features import Extractor, States, normalized
 from bertjax.models import Model
 from bertjax.sharding import MeshConfig, batch_divisor, make_mesh, place, replicated
 from bertjax.tasks import TASK_OF_HEAD, Task, get_task, restore_task
+from bertjax.tasks.several import is_several, of_task, task_names
 from bertjax.tokenizers import Tokenizer
 from bertjax.train.evaluate import Forward
 from bertjax.train.pretrained import Pretrained, load_pretrained
 from bertjax.train.run_config import DTYPES
-from bertjax.train.workdir import is_workdir, read_document
+from bertjax.train.workdir import is_workdir, read_document, read_result
 from bertjax.types import UserError, nearest
 
 Text = str | Sequence[str]
@@ -207,20 +208,26 @@ class Predictor:
 
 
 def load(
-    path_or_name: str, task: str | None = None, *, max_length: int = 0, dtype: str = "float32"
+    path_or_name: str,
+    task: str | None = None,
+    *,
+    max_length: int = 0,
+    dtype: str = "float32",
+    options: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Reads a trained workdir, a Hugging Face or sentence-transformers folder, or a hub name.
 
     Args:
       path_or_name: what to read. Of a workdir it is the best checkpoint.
       task: for a folder or hub name, the task its head was trained for; without it the labels are
-        those of its ``config.json``.
+        those of its ``config.json``. For a workdir of several tasks, the one that is meant.
       max_length: longer texts are cut to so many tokens; 0: as in training, as a
         sentence-transformers folder says, or all positions.
       dtype: of the computation, ``float32`` or ``bfloat16``.
+      options: of the task, in place of those of the training or its defaults.
 
     Raises:
-      UserError: if it cannot be read, or has no head that fits the task.
+      UserError: if it cannot be read, or has no head that fits the task and its options.
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
@@ -230,6 +237,8 @@ def load(
     else:
         sentence = read_sentence_config(path_or_name)
         its_task, length = _task_of_folder(path_or_name, task), 0
+    if its_task is not None:
+        its_task = its_task.with_options(options or {})
     heads = {} if its_task is None else {its_task.name: its_task.head}
     labels = None if its_task is None else its_task.class_names
     found = load_pretrained(path_or_name, heads, labels)
@@ -263,12 +272,29 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
     document = read_document(folder)
     experiment = document["experiment"]
     name = experiment.get("task", "pretraining")
-    if task not in (None, name):
+    if is_several(experiment):
+        experiment, labels = of_task(experiment, _one_of(folder, name, task)), document["labels_of"]
+        name = experiment["task"]
+        document = {"labels": labels.get(name)}
+    elif task not in (None, name):
         raise UserError(f"{folder} was trained for task '{name}', not '{task}'")
     if name == "pretraining":
         lengths = [phase["max_length"] for phase in experiment.get("phases", ())]
         return None, max(lengths, default=experiment["max_length"])
-    return restore_task(name, experiment, document.get("labels")), experiment["max_length"]
+    found = restore_task(name, experiment, document.get("labels"))
+    result = read_result(folder) or {}
+    return found.tuned(result.get("metrics", {})), experiment["max_length"]
+
+
+def _one_of(folder: epath.Path, names: str, task: str | None) -> str:
+    """The task that is meant of a run of several."""
+    if task is None:
+        words = ", ".join(task_names(names))
+        raise UserError(f"{folder} was trained for several tasks; name one by --task: {words}")
+    if task not in task_names(names):
+        hint = nearest(task, task_names(names))
+        raise UserError(f"{folder} was not trained for task '{task}'{hint}")
+    return task
 
 
 def _task_of_folder(source: str, task: str | None) -> Task | None:

@@ -188,10 +188,13 @@ def place(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
-def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, lead: int = 0) -> dict[str, jax.Array]:
-    """Global arrays of a whole batch, split along axis ``lead`` over the batch axes."""
+def shard_batch(batch: Mapping[str, Any], mesh: Mesh, lead: int = 0) -> dict[str, Any]:
+    """Global arrays of a whole batch, split along axis ``lead`` over the batch axes.
+
+    A batch may hold batches, one for each of several tasks.
+    """
     sharding = _batch_sharding(mesh, lead)
-    return {name: place(value, sharding) for name, value in batch.items()}
+    return jax.tree.map(lambda value: place(value, sharding), dict(batch))
 
 
 def _batch_sharding(mesh: Mesh, lead: int) -> NamedSharding:

@@ -8,6 +8,7 @@ in each call, never left switched on. The class can be pickled, so that data wor
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tokenizers import models
 from bertjax.folders import first_line, local_folder, write_json
 from bertjax.tokenizer_families import FAMILIES, ROLES, Vocabulary, build, join_with_types
 from bertjax.tokenizer_files import TOKENIZER_FILES, read_folder
+from bertjax.tokenizer_layout import Layout, Truncation, layout_of, shares
 from bertjax.types import UserError
 
 # Usual names, for files that name no token of that role.
@@ -50,23 +52,38 @@ class Tokenizer:
     """The largest id plus one."""
     special_ids: tuple[int, ...]
     """Ids of every special token, in order."""
-    _truncating: dict[int, tokenizers.Tokenizer] = dataclasses.field(
-        default_factory=dict, repr=False, compare=False
-    )
 
-    def encode(self, text: str, pair: str | None = None, *, max_length: int) -> Encoded:
+    def encode(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        max_length: int,
+        truncation: Truncation | None = None,
+    ) -> Encoded:
         """Token ids and type ids of a text or a pair, with the special tokens, not padded.
 
-        Too long a pair loses tokens from the end of its longer text first.
+        Args:
+          text: the text, or the first of a pair.
+          pair: the second text.
+          max_length: tokens that are kept, special tokens counted. Too long a pair loses tokens
+            of its longer text first.
+          truncation: which tokens of a text that is too long are kept; None: the first, or the
+            last where the tokenizer's files set ``truncation_side`` to ``left``.
 
         Raises:
           UserError: if ``max_length`` leaves no room for the special tokens.
         """
-        backend = self._limited(max_length, paired=pair is not None)
-        return _arrays(backend.encode(text, pair))
+        pairs = None if pair is None else [pair]
+        return self.encode_batch([text], pairs, max_length=max_length, truncation=truncation)[0]
 
     def encode_batch(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_length: int,
+        truncation: Truncation | None = None,
     ) -> list[Encoded]:
         """As :meth:`encode`, for many texts or pairs at once.
 
@@ -76,9 +93,18 @@ class Tokenizer:
         """
         if pairs is not None and len(texts) != len(pairs):
             raise UserError(f"{len(texts)} texts cannot be paired with {len(pairs)} second texts")
-        backend = self._limited(max_length, paired=pairs is not None)
-        inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        return [_arrays(encoding) for encoding in backend.encode_batch(inputs)]
+        layout = self._layouts[pairs is not None]
+        room = _room(max_length, layout.special)
+        kept = truncation or self._truncation
+        kept.check(room)
+        firsts = self._tokens(texts)
+        if pairs is None:
+            return [layout.join([kept.cut(tokens, room)]) for tokens in firsts]
+        found = []
+        for both in zip(firsts, self._tokens(pairs), strict=True):
+            rooms = shares(len(both[0]), len(both[1]), room)
+            found.append(layout.join([*map(kept.cut, both, rooms)]))
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer's files into an existing folder, as transformers 4 and 5 read them.
@@ -106,20 +132,25 @@ class Tokenizer:
                 "free space there, or name a folder that can be written"
             ) from None
 
-    def _limited(self, max_length: int, *, paired: bool) -> tokenizers.Tokenizer:
-        """The backend that truncates to ``max_length``."""
-        special = self.backend.num_special_tokens_to_add(paired)
-        if max_length <= special:
-            raise UserError(
-                f"max_length {max_length} leaves no room for text beside the {special} special "
-                f"tokens; set it to at least {special + 1}"
-            )
-        if max_length not in self._truncating:
-            limited = _copy(self.backend)
-            side = self.settings.get("truncation_side", "right")
-            limited.enable_truncation(max_length, strategy="longest_first", direction=side)
-            self._truncating[max_length] = limited
-        return self._truncating[max_length]
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of whole texts, without special ones around them."""
+        if len(texts) == 1:  # one text is not worth the library's threads
+            return [self.backend.encode(texts[0], add_special_tokens=False).ids]
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    @functools.cached_property
+    def _layouts(self) -> tuple[Layout, Layout]:
+        """That of one text and that of a pair."""
+        marker = self.settings["cls_token"]
+        return (
+            layout_of(self.backend, paired=False, special_token=marker),
+            layout_of(self.backend, paired=True, special_token=marker),
+        )
+
+    @functools.cached_property
+    def _truncation(self) -> Truncation:
+        return Truncation("tail" if self.settings.get("truncation_side") == "left" else "head")
 
 
 def load_tokenizer(source: str | Path, *, do_lower_case: bool | None = None) -> Tokenizer:
@@ -198,23 +229,13 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, type_vocab_size: int
     )
 
 
-def _copy(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A tokenizer with the same model and parts and a truncation of its own.
-
-    Not by way of JSON: reading it back changes scores in their last bit, and so which of two
-    equally good splits of a text a unigram model takes.
-    """
-    copy = tokenizers.Tokenizer(backend.model)
-    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
-        if getattr(backend, part) is not None:
-            setattr(copy, part, getattr(backend, part))
-    added = backend.get_added_tokens_decoder()
-    copy.add_tokens([added[index] for index in sorted(added)])
-    return copy
-
-
-def _arrays(encoding: tokenizers.Encoding) -> Encoded:
-    return np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
+def _room(max_length: int, special: int) -> int:
+    if max_length <= special:
+        raise UserError(
+            f"max_length {max_length} leaves no room for text beside the {special} special "
+            f"tokens; set it to at least {special + 1}"
+        )
+    return max_length - special
 
 
 def _vocabulary_text(backend: tokenizers.Tokenizer) -> str:

@@ -10,7 +10,7 @@ epochs. MRPC with the 22.7 M parameter MiniLM takes about five minutes on two CP
 
 from ml_collections import ConfigDict, config_dict
 
-from bertjax.tasks import task_options
+from bertjax.tasks.several import data_fields, options_of
 from bertjax.types import UserError
 
 
@@ -28,7 +28,9 @@ def get_config(argument: str = "") -> ConfigDict:
             "text_columns": config_dict.placeholder(tuple),
             "label_column": config_dict.placeholder(str),
             "labels": config_dict.placeholder(tuple),
-            "options": task_options(task),  # the task's own
+            "options": options_of(task),  # the task's own
+            "task_data": data_fields(task),  # of several tasks, what `data` does not say
+            "alpha": 0.75,  # several tasks are drawn by size**alpha
             "max_train_examples": 0,
             "max_length": 128,
             "batch_size": 32,
@@ -51,6 +53,10 @@ def get_config(argument: str = "") -> ConfigDict:
             "momentum": 0.95,  # of muon
             "clip": 1.0,
             "freeze": (),  # such as ("encoder/embeddings/.*", "encoder/layers/[0-3]/.*")
+            "rates": (),  # pairs, factors of the learning rate: (("heads/.*", 10.0),)
+            "layer_decay": 1.0,  # below 1 the lower layers learn more slowly; ELECTRA: 0.8
+            "reinit": (),  # such as ("encoder/layers/1[01]/.*", "encoder/pooler/.*")
+            "reinit_layers": 0,  # so many top layers, and the pooler, begin anew
             "dropout": config_dict.placeholder(float),
             "new_head": False,
             "seed": 0,

@@ -78,6 +78,7 @@ def defaults() -> dict[str, Any]:
         "momentum": 0.95,  # of muon
         "clip": 1.0,
         "freeze": (),
+        "rates": (),  # pairs, factors of the learning rate: (("encoder/embeddings/.*", 0.5),)
         "dropout": config_dict.placeholder(float),
         "seed": 0,
         "dtype": "float32",

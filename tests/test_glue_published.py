@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,19 @@ def test_rows_hold_the_wanted_tasks_alone_in_their_order():
         "80.8/88.5",
         "84.1/90.9",
     ]
+
+
+def test_the_guide_prints_every_row():
+    guide = (Path(__file__).parents[1] / "docs" / "glue.md").read_text(encoding="utf-8")
+    tasks = [task for task in GLUE if task != "ax"] + ["ax"]
+    for row in GLUE_ROWS:
+        cells = [row.scores.get(task, "–") for task in tasks]
+        assert f"| {' | '.join([row.name, row.split, *cells])} |\n" in guide
+        assert row.source.partition(";")[0] in " ".join(guide.split())
+
+
+def test_the_recipes_print_what_is_published_beyond_glue():
+    guide = (Path(__file__).parents[1] / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    for row in OTHER_ROWS:
+        for score in row.scores.values():
+            assert score in guide

@@ -56,7 +56,7 @@ def test_filled_submission_is_valid_and_told(filled: Path):
     }
     assert told["AX.tsv"] == {
         "rows": 1104,
-        "filled": "'entailment'",
+        "filled": "entailment",
         "because": "there is no model of mnli",
     }
     with zipfile.ZipFile(filled) as archive:
@@ -72,7 +72,7 @@ def test_writer_and_validator_agree():
 
 def test_predictions_arrive_as_given_and_the_bytes_repeat(tmp_path: Path):
     wnli = ["01"[row % 2] for row in range(146)]
-    stsb = [row % 11 / 2 for row in range(1379)]
+    stsb = [-0.0, *(row % 11 / 2 for row in range(1, 1379))]
     predictions: dict[str, list[Any]] = {"WNLI.tsv": wnli, "STS-B.tsv": stsb}
     one, two = tmp_path / "one.zip", tmp_path / "deep" / "er" / "two.zip"
     notes = write_submission(str(one), predictions, {"RTE.tsv": "it rained"}, {"WNLI.tsv": "runs"})
@@ -85,7 +85,7 @@ def test_predictions_arrive_as_given_and_the_bytes_repeat(tmp_path: Path):
         cells = [line.split("\t") for line in archive.read("WNLI.tsv").decode().splitlines()]
     assert [cell for _, cell in cells[1:]] == wnli
     assert len(notes) == 9
-    assert "RTE.tsv is filled with 'entailment': it rained" in notes
+    assert "RTE.tsv is filled with entailment: it rained" in notes
     told = json.loads(one.with_suffix(".json").read_text())["files"]
     assert told["WNLI.tsv"] == {"rows": 146, "model": "runs"}
 
@@ -276,9 +276,7 @@ def test_from_a_model_to_a_valid_zip(wnli_model: Path, tmp_path: Path):
     path = str(tmp_path / "out.zip")
     notes = make_submission(path, {"wnli": str(wnli_model), "rte": "nowhere"}, data, batch_size=146)
     assert len(notes) == 10
-    assert any(
-        "RTE.tsv is filled with 'entailment'" in note and "10 rows" in note for note in notes
-    )
+    assert any("RTE.tsv is filled with entailment" in note and "10 rows" in note for note in notes)
     task = GLUE["wnli"]
     texts = [task.texts(record) for record in task.open(data, "test")]
     labels = [
@@ -337,7 +335,7 @@ def test_command_line(wnli_model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main(["submission", *flags, "--batch_size=146"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 11
-    assert said[0] == "CoLA.tsv is filled with '1': there is no model of cola"
+    assert said[0] == "CoLA.tsv is filled with 1: there is no model of cola"
     assert said[-1] == f"{path} is whole; its format is checked"
     assert cli.main(["submission", f"--check={path}"]) == 0
     assert capsys.readouterr().out == f"{path} is what GLUE's server takes\n"

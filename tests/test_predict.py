@@ -17,8 +17,8 @@ from bertjax.cli import main as cli
 from bertjax.tasks import get_task
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.finetune import finetune
-from bertjax.train.pretrained import reorder_heads
-from bertjax.types import HeadConfig, UserError
+from bertjax.train.pretrained import load_pretrained, reorder_heads
+from bertjax.types import HeadConfig, HeadKind, UserError
 
 PAIRS = [("a cat sleeps slowly .", "the dog runs ."), ("the bird sings", "a child"), ("a", "b .")]
 SINGLES = ["the cat eats .", "a dog", "", "the bird sings here there quickly ."]
@@ -184,6 +184,21 @@ def test_unknown_class_names_are_left_in_place(theirs: tuple[str, ...]):
     reorder_heads(params, {"task": head}, ("c", "a", "b"), ("a", "b", "c"))
     np.testing.assert_array_equal(params["heads"]["task"]["kernel"], kernel[:, [1, 2, 0]])
     assert params["heads"]["task"]["bias"].tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("kind", ["classification", "token_classification"])
+def test_classes_in_another_order_are_put_into_the_task_s(tmp_path: Path, kind: HeadKind):
+    """A model of others counts its labels as it likes, one of tags too."""
+    theirs, ours = ("B-X", "I-X", "O"), ("O", "B-X", "I-X")
+    head = HeadConfig(kind, 3)
+    folder = str(tiny_model(tmp_path / "model", head=head, labels=theirs))
+    before, after = (
+        load_pretrained(folder, {"task": head}, labels).params["heads"]["task"]
+        for labels in (theirs, ours)
+    )
+    assert len(np.unique(before["kernel"][0])) == 3
+    np.testing.assert_array_equal(after["kernel"], before["kernel"][:, [2, 0, 1]])
+    np.testing.assert_array_equal(after["bias"], before["bias"][[2, 0, 1]])
 
 
 def test_transformers_reads_the_export(workdir: Path):

@@ -18,8 +18,9 @@ class Words:
     """A tokenizer of words: 1 [CLS], 2 [SEP], 10 and up for a word by its length."""
 
     def encode(
-        self, text: str, pair: str | None = None, *, max_length: int
+        self, text: str, pair: str | None = None, *, max_length: int, truncation: object = None
     ) -> tuple[np.ndarray, np.ndarray]:
+        assert truncation is None
         first = [1, *(10 + len(word) for word in text.split()), 2]
         second = [*(10 + len(word) for word in pair.split()), 2] if pair is not None else []
         types = [0] * len(first) + [1] * len(second)
@@ -76,7 +77,7 @@ def test_glue_matches_the_tfds_declarations() -> None:
         ("MRPC", "there is no task 'MRPC'; did you mean 'mrpc'?"),
         ("sst-2", "there is no task 'sst-2'; did you mean 'sst2'?"),
         ("clasification", "there is no task 'clasification'; did you mean 'classification'?"),
-        ("squad", f"there is no task 'squad'; known: {', '.join(sorted(TASK_NAMES))}"),
+        ("xyzzy", f"there is no task 'xyzzy'; known: {', '.join(sorted(TASK_NAMES))}"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_nearest(name: str, message: str) -> None:

@@ -17,6 +17,7 @@ from bertjax.flops import step_flops
 from bertjax.models import PRESETS, Dropout, Electra, Model
 from bertjax.sharding import BATCH_AXES, batch_divisor
 from bertjax.tasks import Task, get_task
+from bertjax.tasks.several import task_names
 from bertjax.train.config import FinetuneConfig
 from bertjax.train.corpora import SPARE
 from bertjax.train.execution import execution, padded_vocabulary
@@ -105,6 +106,20 @@ def _finetuned(config: FinetuneConfig, shape: ModelConfig, task: Task, mesh: Mes
     return Model(shape, ((task.name, task.head),), **how)
 
 
+def _task(config: FinetuneConfig) -> Task:
+    if len(task_names(config.task)) > 1:
+        raise UserError(
+            f"config field 'task': the step of {config.task} is that of one of its tasks at a "
+            "time; name one, such as the one with the longest texts"
+        )
+    return get_task(
+        config.task,
+        text_columns=config.text_columns,
+        label_column=config.label_column,
+        labels=config.labels,
+    )
+
+
 def _preset_name(model: str) -> str:
     if not model.startswith(PRESET):
         raise UserError(
@@ -181,12 +196,7 @@ def _finetuning(config: FinetuneConfig, mesh: Mesh) -> Subject:
             f"max_length {config.max_length} is more than the {shape.max_length} positions of "
             f"{config.model}; lower it"
         )
-    task = get_task(
-        config.task,
-        text_columns=config.text_columns,
-        label_column=config.label_column,
-        labels=config.labels,
-    )
+    task = _task(config)
     model = _finetuned(config, shape, task, mesh)
     batch = _finetuning_batch(config, task, batch_divisor(mesh))
     micro_batches, rows, length = batch["token_ids"][0]

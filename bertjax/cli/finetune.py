@@ -16,6 +16,8 @@ COMMAND = Command(
         "--config.model=bert-base-uncased --config.data=tfds:glue/mrpc",
         "bertjax finetune --config=configs/finetune.py:task=rte --workdir=runs/rte "
         "--config.model=./my-model --config.data=files:./glue --config.learning_rate=3e-5",
+        "bertjax finetune --config=configs/finetune.py:task=mnli+rte+mrpc --workdir=runs/three "
+        "--config.model=bert-base-uncased --config.data=files:./glue",
     ],
 )
 COMMAND.text("workdir", "Folder of the run.", required=True)
@@ -27,11 +29,13 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
     from bertjax.distributed import is_first
+    from bertjax.tasks.several import is_several
     from bertjax.train.config import FinetuneConfig
     from bertjax.train.finetune import finetune
 
     fields = values.config.to_dict()
-    fields["data"] = (fields["data"] or "").replace("{task}", fields["task"] or "")
+    if not is_several(fields):
+        fields["data"] = (fields["data"] or "").replace("{task}", fields["task"] or "")
     result = finetune(FinetuneConfig.from_mapping(fields), values.workdir)
     if is_first():
         print(summary(result, values.workdir))
@@ -41,11 +45,12 @@ def main(argv: list[str]) -> int:
 def summary(result: dict[str, Any], workdir: str) -> str:
     """The result in a few lines, with what to do next."""
     rows = [f"  {name:<24} {value:.4f}" for name, value in result["metrics"].items()]
+    which = f" --task={next(iter(result['tasks']))}" if "tasks" in result else ""
     return "\n".join(
         [
             f"{result['task']}: best at step {result['best_step']} of {result['steps']}",
             *rows,
             f"everything is in {workdir}; try:",
-            f"  bertjax predict --workdir={workdir} --input=FILE",
+            f"  bertjax predict --workdir={workdir}{which} --input=FILE",
         ]
     )

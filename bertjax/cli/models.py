@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,13 @@ def add_model_flags(command: Command) -> None:
     """Adds ``--workdir``, ``--model``, ``--task``, ``--max_length`` and ``--dtype``."""
     command.text("workdir", "Folder of a finished or running run.")
     command.text("model", "Instead of --workdir: a Hugging Face folder or a hub name.")
-    command.text("task", "With --model: the task its head was trained for.")
+    command.text(
+        "task",
+        "With --model: the task its head was trained for. With the --workdir of several: which.",
+    )
     command.integer("max_length", "Longer texts are cut; 0: as in training.", default=0)
     command.choice("dtype", "Of the computation.", ["float32", "bfloat16"], default="float32")
+    command.text("options", "The task's own, such as null_threshold=-1.5,n_best=5.")
 
 
 def load_model(values: Any) -> Predictor:
@@ -42,10 +47,29 @@ def load_model(values: Any) -> Predictor:
         values.task,
         max_length=values.max_length,
         dtype=values.dtype,
+        options=parse_options(values.options),
     )
     for note in predictor.notes if is_first() else ():
         print(note, file=sys.stderr)
     return predictor
+
+
+def parse_options(text: str | None) -> dict[str, Any]:
+    """Options by name, from ``NAME=VALUE,NAME=VALUE``; what is no number is a word.
+
+    Raises:
+      UserError: for a part without a name or a value.
+    """
+    options: dict[str, Any] = {}
+    for part in filter(None, (text or "").split(",")):
+        name, sign, value = map(str.strip, part.partition("="))
+        if not (name and sign and value):
+            raise UserError(f"--options={text}: write NAME=VALUE, not '{part}'")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def data_of(values: Any) -> str:
@@ -54,9 +78,12 @@ def data_of(values: Any) -> str:
     Raises:
       UserError: if there is neither.
     """
+    from bertjax.tasks.several import of_task
     from bertjax.train.workdir import experiment_of
 
-    data = values.data or (values.workdir and experiment_of(values.workdir)["data"])
+    data = values.data
+    if not data and values.workdir:
+        data = of_task(experiment_of(values.workdir), values.task)["data"]
     if not data:
         raise UserError("say of what data: --data=files:DIR, tfds:NAME or hf:NAME")
     return data

@@ -45,6 +45,7 @@ CLASSIFIER = PYTORCH.dense("classifier", "heads/{head}", "embed", "classes")
 TASK_HEADS: dict[HeadKind, tuple[Entry, ...]] = {
     "classification": CLASSIFIER,
     "regression": CLASSIFIER,
+    "multi_label": CLASSIFIER,
     "multiple_choice": CLASSIFIER,
     "token_classification": CLASSIFIER,
     "span": PYTORCH.dense("qa_outputs", "heads/{head}", "embed", "classes"),

@@ -47,7 +47,9 @@ _WHOLE = frozenset(
 )
 """Fields of ModelConfig that hold whole numbers."""
 
-SENTENCE_KINDS: frozenset[HeadKind] = frozenset({"classification", "regression"})
+SENTENCE_KINDS: frozenset[HeadKind] = frozenset({"classification", "regression", "multi_label"})
+LABELLED: frozenset[HeadKind] = frozenset({"classification", "multi_label", "token_classification"})
+"""Heads whose outputs have names."""
 PRETRAINING_KINDS: tuple[HeadKind, ...] = (
     "masked_lm",
     "next_sentence",
@@ -64,9 +66,10 @@ SIZES: dict[HeadKind, int] = {
 }
 """Of the heads whose size the labels do not give."""
 
-_PROBLEM_TYPES = {
+_PROBLEM_TYPES: dict[HeadKind, str] = {
     "classification": "single_label_classification",
     "regression": "regression",
+    "multi_label": "multi_label_classification",
 }
 
 
@@ -134,7 +137,7 @@ def family_of(raw: Mapping[str, Any], path: Path) -> Family:
 
 
 def read_head(raw: Mapping[str, Any]) -> tuple[HeadConfig, tuple[str, ...] | None] | None:
-    """The sequence-classification or regression head that ``config.json`` tells of, and its labels.
+    """The head for whole texts that ``config.json`` tells of, and its labels.
 
     None if the folder holds no such head. Labels are None for regression.
 
@@ -160,13 +163,22 @@ def read_heads(
         kinds |= family.kinds(str(name))
     labels = _labels(raw)
     if kinds & SENTENCE_KINDS:
-        number = len(labels) == 1 or raw.get("problem_type") == "regression"
         kinds -= SENTENCE_KINDS
-        kinds.add("regression" if number else "classification")
+        kinds.add(_sentence_kind(raw, len(labels)))
     heads: dict[str, HeadConfig] = {
         kind: HeadConfig(kind, SIZES.get(kind, len(labels))) for kind in sorted(kinds)
     }
-    return heads, labels if kinds & {"classification", "token_classification"} else None
+    return heads, labels if kinds & LABELLED else None
+
+
+def _sentence_kind(raw: Mapping[str, Any], outputs: int) -> HeadKind:
+    """What a class for whole texts computes.
+
+    transformers says it in ``problem_type``, if at all; where it does not, one output is a number.
+    """
+    named: dict[str, HeadKind] = {problem: kind for kind, problem in _PROBLEM_TYPES.items()}
+    kind = named.get(str(raw.get("problem_type")), "classification")
+    return "regression" if kind == "classification" and outputs == 1 else kind
 
 
 def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
@@ -204,7 +216,7 @@ def write_config(
     if config.embedding_size is None and "embedding_size" in family.config_fields:
         raw["embedding_size"] = config.hidden_size
     for name, head in heads.items():
-        if head.kind in ("classification", "token_classification"):
+        if head.kind in LABELLED:
             words = list(labels or (f"LABEL_{index}" for index in range(head.size)))
             if len(words) != head.size:
                 raise UserError(

@@ -53,6 +53,7 @@ DISTILBERT = Family(
             **TASK_HEADS,
             "classification": _SENTENCE,
             "regression": _SENTENCE,
+            "multi_label": _SENTENCE,
             "multiple_choice": _SENTENCE,
             "masked_lm": (
                 *PYTORCH.dense("vocab_transform", "heads/{head}/dense", "embed", "width"),

@@ -44,6 +44,7 @@ ELECTRA = Family(
             **TASK_HEADS,
             "classification": _CLASSIFICATION,
             "regression": _CLASSIFICATION,
+            "multi_label": _CLASSIFICATION,
             "multiple_choice": (
                 *PYTORCH.dense("sequence_summary.summary", "heads/{head}/dense", "embed", "out"),
                 *CLASSIFIER,

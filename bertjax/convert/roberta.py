@@ -25,6 +25,7 @@ _TABLE = Table(
         **TASK_HEADS,
         "classification": _CLASSIFICATION,
         "regression": _CLASSIFICATION,
+        "multi_label": _CLASSIFICATION,
         "masked_lm": (
             *PYTORCH.dense("lm_head.dense", "heads/{head}/dense", "embed", "width"),
             *PYTORCH.norm("lm_head.layer_norm", "heads/{head}/norm", "width"),

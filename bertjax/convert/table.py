@@ -130,7 +130,10 @@ def architectures(name: str, **more: tuple[HeadKind, ...]) -> dict[frozenset[Hea
         "ForMaskedLM": ("masked_lm",),
     }
     named = {frozenset(kinds): name + suffix for suffix, kinds in (classes | more).items()}
-    return {**named, frozenset({"regression"}): f"{name}ForSequenceClassification"}
+    other: tuple[HeadKind, ...] = ("regression", "multi_label")
+    for kind in other:
+        named[frozenset[HeadKind]({kind})] = f"{name}ForSequenceClassification"
+    return named
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from etils import epath
 
-from bertjax.data.labels import LabelReader, label_word, sorted_labels
+from bertjax.data.labels import (
+    LabelReader,
+    LabelSetReader,
+    flag,
+    label_word,
+    label_words,
+    sorted_labels,
+)
 from bertjax.data.layout import Layout, may_lack_labels
 from bertjax.data.records import Record, Records
-from bertjax.data.tables import Table, read_table, reading
+from bertjax.data.tables import NoColumn, Table, read_table, reading
+from bertjax.data.text_folders import read_text_folders
 from bertjax.types import TextSchema, UserError, nearest
 
 STEMS = {"train": ("train",), "validation": ("dev", "validation"), "test": ("test",)}
@@ -23,7 +33,8 @@ class FileRecords(Records):
     """The rows of one file, in memory."""
 
     texts: Mapping[str, list[str]]
-    labels: list[int | float | None]
+    labels: Sequence[Any]
+    """Of each row: a class id, a number, an array of 0 and 1, or None."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,12 +51,14 @@ def open_files(location: str, split: str, schema: TextSchema, layout: Layout) ->
     Raises:
       UserError: where the file is missing or a row of it is not as the schema says.
     """
+    layout = layout.of(split)
     path = find_file(location, split, layout)
+    if layout.class_folders:
+        texts, labels = read_text_folders(path, layout.class_folders)
+        return FileRecords(dict.fromkeys(schema.text_columns, texts), labels)
     table = _read(path, split, schema, layout, schema.text_columns)
-    texts = {column: _texts(table, layout.column(column)) for column in schema.text_columns}
-    written = schema.labels and (layout.file_labels or schema.labels)
-    labels = _labels(table, layout.column(schema.label_column), LabelReader(written))
-    return FileRecords(texts, labels)
+    columns = {column: _texts(table, layout.column(column)) for column in schema.text_columns}
+    return FileRecords(columns, _labels(table, schema, layout))
 
 
 def file_labels(location: str, schema: TextSchema, layout: Layout) -> tuple[str, ...]:
@@ -54,9 +67,14 @@ def file_labels(location: str, schema: TextSchema, layout: Layout) -> tuple[str,
     Raises:
       UserError: as :func:`open_files`.
     """
+    layout = layout.of("train")
     table = _read(find_file(location, "train", layout), "train", schema, layout, ())
-    cells = table.columns[layout.column(schema.label_column)]
-    return sorted_labels(label_word(cell, table.place(row)) for row, cell in enumerate(cells))
+    rows = enumerate(table.columns[layout.column(schema.label_column)])
+    if layout.label_sets is None:
+        return sorted_labels(label_word(cell, table.place(row)) for row, cell in rows)
+    separator = layout.label_sets.separator
+    found = (label_words(cell, separator, table.place(row)) for row, cell in rows)
+    return sorted_labels(word for words in found for word in words)
 
 
 def find_file(location: str, split: str, layout: Layout) -> str:
@@ -121,11 +139,28 @@ def _found_file(folder: epath.Path, split: str) -> str:
 
 def _read(path: str, split: str, schema: TextSchema, layout: Layout, texts: Sequence[str]) -> Table:
     wanted = [layout.column(column) for column in texts]
-    label = [layout.column(schema.label_column)]
-    header = layout.headers.get(split)
-    if may_lack_labels(split):
-        return read_table(path, wanted, optional=label, header=header)
-    return read_table(path, [*wanted, *label], header=header)
+    language = layout.wanted_language
+    if language:
+        wanted.append("language")
+    labels = [layout.column(column) for column in _label_columns(schema, layout)]
+    optional = labels if may_lack_labels(split) else []
+    wanted += [] if optional else labels
+    try:
+        table = read_table(path, wanted, optional=optional, header=layout.headers.get(split))
+    except NoColumn as error:
+        if layout.files or {*wanted, *optional} & {*error.header}:
+            raise
+        row = " | ".join(cell[:20] for cell in error.header[:4])
+        raise UserError(
+            f"{error.place}: the header has no column '{wanted[0]}'; if '{row}' is a row already, "
+            "name the columns, as in --config.options.columns=\"('text','label')\""
+        ) from None
+    return table.where("language", language) if language else table
+
+
+def _label_columns(schema: TextSchema, layout: Layout) -> Sequence[str]:
+    sets = layout.label_sets
+    return sets.columns if sets and sets.columns else (schema.label_column,)
 
 
 def _texts(table: Table, column: str) -> list[str]:
@@ -136,7 +171,24 @@ def _texts(table: Table, column: str) -> list[str]:
     return cells
 
 
-def _labels(table: Table, column: str, read: LabelReader) -> list[int | float | None]:
-    if column not in table.columns:
+def _labels(table: Table, schema: TextSchema, layout: Layout) -> Sequence[Any]:
+    names = [layout.column(column) for column in _label_columns(schema, layout)]
+    if not {*names} <= {*table.columns}:
         return [None] * len(table)
-    return [read(cell, table.place(row)) for row, cell in enumerate(table.columns[column])]
+    if layout.label_sets and layout.label_sets.columns:
+        return _flags(table, names)
+    cells, written = table.columns[names[0]], schema.labels
+    if layout.label_sets:
+        read = LabelSetReader(written or (), layout.label_sets.separator)
+    else:
+        read = LabelReader(written and (layout.file_labels or written))
+    return [read(cell, table.place(row)) for row, cell in enumerate(cells)]
+
+
+def _flags(table: Table, columns: Sequence[str]) -> list[np.ndarray]:
+    """0 and 1 of each column, float32 [columns], one array a row."""
+    flags = [
+        [flag(cell, column, table.place(row)) for row, cell in enumerate(table.columns[column])]
+        for column in columns
+    ]
+    return list(np.array(flags, np.float32).T)

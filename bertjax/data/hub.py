@@ -8,7 +8,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bertjax.data.labels import ClassIds, LabelReader, label_word, sorted_labels
+from bertjax.data.labels import (
+    ClassIds,
+    LabelReader,
+    LabelSetReader,
+    label_word,
+    label_words,
+    sorted_labels,
+)
 from bertjax.data.layout import Layout, may_lack_labels
 from bertjax.data.records import Record, Records
 from bertjax.types import TextSchema, UserError, nearest
@@ -35,7 +42,9 @@ class HubSplit:
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """The class names that the data set declares for its label column; none: empty."""
-        return tuple(getattr(self.features[column], "names", None) or ())
+        feature = self.features[column]
+        feature = getattr(feature, "feature", feature)  # of a list, that of its items
+        return tuple(getattr(feature, "names", None) or ())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,8 +54,10 @@ class HubRecords(Records):
     split: HubSplit
     texts: tuple[str, ...]
     label: str
-    read_label: Callable[[Any, str], int | float | None] | None
+    read_label: Callable[[Any, str], Any] | None
     """None where the split has no label column."""
+    language: str | None = None
+    """Of the translations in a text cell, the one that is read."""
 
     def __len__(self) -> int:
         return len(self.split.rows)
@@ -58,8 +69,11 @@ class HubRecords(Records):
           UserError: where a text is not text, or the label is not one of the task's.
         """
         cells, place = self.split.rows[row], self.split.place(row)
-        texts = {column: _text(cells[column], column, place) for column in self.texts}
-        label = self.read_label(_plain(cells[self.label]), place) if self.read_label else None
+        texts = {
+            column: text_cell(_translation(cells[column], self.language, place), column, place)
+            for column in self.texts
+        }
+        label = self.read_label(plain(cells[self.label]), place) if self.read_label else None
         return {"index": row, **texts, "label": label}
 
 
@@ -70,13 +84,16 @@ def open_hub(data: str, split: str, schema: TextSchema, layout: Layout) -> HubRe
       UserError: where the library is not installed, the data set cannot be read, a column is
         missing, or its class names are not those of the schema.
     """
-    opened = _open(data, layout.hub_splits.get(split, split))
+    layout = layout.of(split)
+    if layout.label_sets and layout.label_sets.columns:
+        raise UserError(f"columns of 0 and 1 are read from files only, not from {data}")
+    opened = open_split(layout.elsewhere.get(data, data), layout.hub_splits.get(split, split))
     for column in schema.text_columns:
         opened.check(column)
     reader = None
     if schema.label_column in opened.features or not may_lack_labels(split):
         reader = _label_reader(opened, schema, layout)
-    return HubRecords(opened, schema.text_columns, schema.label_column, reader)
+    return HubRecords(opened, schema.text_columns, schema.label_column, reader, layout.language)
 
 
 def hub_labels(data: str, schema: TextSchema, layout: Layout) -> tuple[str, ...]:
@@ -85,16 +102,24 @@ def hub_labels(data: str, schema: TextSchema, layout: Layout) -> tuple[str, ...]
     Raises:
       UserError: as :func:`open_hub`.
     """
-    train = _open(data, layout.hub_splits.get("train", "train"))
-    column = schema.label_column
+    train = open_split(data, layout.hub_splits.get("train", "train"))
+    column, sets = schema.label_column, layout.label_sets
     train.check(column)
-    return train.class_names(column) or sorted_labels(
-        label_word(_plain(train.rows[row][column]), train.place(row))
-        for row in range(len(train.rows))
-    )
+    if names := train.class_names(column):
+        return names
+    rows = ((plain(train.rows[row][column]), train.place(row)) for row in range(len(train.rows)))
+    if sets is None:
+        return sorted_labels(label_word(cell, place) for cell, place in rows)
+    found = (label_words(cell, sets.separator, place) for cell, place in rows)
+    return sorted_labels(word for words in found for word in words)
 
 
-def _open(data: str, split: str) -> HubSplit:
+def open_split(data: str, split: str) -> HubSplit:
+    """Opens ``tfds:`` or ``hf:`` data; ``split`` is what the source calls it.
+
+    Raises:
+      UserError: where the library is not installed, or the data set cannot be read.
+    """
     kind, _, name = data.partition(":")
     try:
         rows, features = _LIBRARIES[kind](name, split)
@@ -136,9 +161,11 @@ _LIBRARIES: dict[str, Callable[[str, str], tuple[Any, Mapping[str, Any]]]] = {
 
 def _label_reader(
     opened: HubSplit, schema: TextSchema, layout: Layout
-) -> Callable[[Any, str], int | float | None]:
+) -> Callable[[Any, str], Any]:
     opened.check(schema.label_column)
     names = opened.class_names(schema.label_column)
+    if layout.label_sets:
+        return LabelSetReader(schema.labels or (), layout.label_sets.separator, names)
     if not (names and schema.labels):
         return LabelReader(schema.labels, layout.hidden_label)
     if sorted(names) != sorted(schema.labels):
@@ -149,8 +176,24 @@ def _label_reader(
     return ClassIds({number: schema.labels.index(name) for number, name in enumerate(names)})
 
 
-def _text(value: Any, column: str, place: str) -> str:
-    """A text cell; TFDS gives bytes."""
+def _translation(cell: Any, language: str | None, place: str) -> Any:
+    """The text of a cell that holds one in many languages: by language, or two lists."""
+    if language is None or not isinstance(cell, Mapping):
+        return cell
+    if "translation" in cell:
+        names = [plain(name) for name in cell["language"]]
+        cell = dict(zip(names, cell["translation"], strict=True))
+    if language not in cell:
+        raise UserError(f"{place} has no language '{language}'{nearest(language, cell)}")
+    return cell[language]
+
+
+def text_cell(value: Any, column: str, place: str) -> str:
+    """A cell that must hold text; TFDS gives bytes.
+
+    Raises:
+      UserError: where it does not; ``place`` and ``column`` say where.
+    """
     try:
         text = value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -160,7 +203,7 @@ def _text(value: Any, column: str, place: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A label as Python's own text, number or None; TFDS gives bytes and numpy numbers."""
     if isinstance(value, bytes):
         return value.decode()

@@ -15,7 +15,7 @@ from bertjax.types import UserError
 Texts = tuple[str, ...]
 """One text, or two."""
 
-OTHER_FORMATS = {".txt": "lines", ".json": "json", ".conll": "conll"}
+OTHER_FORMATS = {".txt": "lines", ".json": "json", ".conll": "conll", ".conllu": "conll"}
 
 
 def input_format(path: str) -> str:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from bertjax.types import UserError, nearest
 
 
@@ -57,6 +59,62 @@ class ClassIds:
         return self.ids.get(value)
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelSetReader:
+    """Reads any number of labels: a list of words, or words with a separator between them."""
+
+    written: tuple[str, ...]
+    """The labels, in the order of their ids."""
+    separator: str
+    names: tuple[str, ...] = ()
+    """What class ids stand for, where the source has ids in place of words."""
+
+    def __call__(self, value: Any, place: str) -> np.ndarray:
+        """1 for each label that ``value`` has and 0 for each other, float32 [labels].
+
+        Raises:
+          UserError: for an unknown label, or something that is neither words nor a list of them.
+        """
+        labels = np.zeros(len(self.written), np.float32)
+        if self.names:
+            value = [self.names[number] for number in value]
+        for word in label_words(value, self.separator, place):
+            if word not in self._ids:
+                raise UserError(f"{place}: unknown label '{word}'{nearest(word, self.written)}")
+            labels[self._ids[word]] = 1.0
+        return labels
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.written)}
+
+
+def label_words(value: Any, separator: str, place: str) -> list[str]:
+    """The labels of a cell: those of a list, or what stands between separators; maybe none.
+
+    Raises:
+      UserError: for what is neither; ``place`` says where.
+    """
+    if isinstance(value, list | tuple | np.ndarray):
+        return [label_word(_text(item), place) for item in value]
+    if isinstance(value, str):
+        return [word for part in value.split(separator) if (word := part.strip())]
+    raise UserError(f"{place}: labels {value!r} are neither a list nor text")
+
+
+def flag(value: Any, column: str, place: str) -> float:
+    """1.0 or 0.0, of a cell that says whether a row has the label ``column``.
+
+    Raises:
+      UserError: for anything but 0 and 1; ``place`` says where.
+    """
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return float(value)
+    if isinstance(value, str) and value.strip() in ("0", "1"):
+        return float(value)
+    raise UserError(f"{place}: column '{column}' holds {value!r} where 0 or 1 is expected")
+
+
 def label_word(value: Any, place: str) -> str:
     """The text of a class label; JSON numbers and booleans are written as in JSON.
 
@@ -86,3 +144,8 @@ def _finite(value: Any, place: str) -> float:
     if not math.isfinite(number):
         raise UserError(f"{place}: label {value!r} is not a finite number")
     return number
+
+
+def _text(value: Any) -> Any:
+    """TFDS gives words as bytes."""
+    return value.decode() if isinstance(value, bytes) else value

@@ -33,7 +33,7 @@ def open_source(
         are checked whole when they are opened, rows of TFDS and Hugging Face when they are read.
     """
     layout = layout or Layout()
-    kind, location = _split_source(data)
+    kind, location = split_source(data)
     if split not in layout.splits:
         raise UserError(f"there is no split '{split}'{nearest(split, layout.splits)}")
     if kind == "files":
@@ -48,13 +48,18 @@ def infer_labels(data: str, schema: TextSchema, layout: Layout | None = None) ->
       UserError: as :func:`open_source`.
     """
     layout = layout or Layout()
-    kind, location = _split_source(data)
+    kind, location = split_source(data)
     if kind == "files":
         return file_labels(location, schema, layout)
     return hub_labels(data, schema, layout)
 
 
-def _split_source(data: str) -> tuple[str, str]:
+def split_source(data: str) -> tuple[str, str]:
+    """The kind of a source, one of :data:`KINDS`, and what follows its colon.
+
+    Raises:
+      UserError: where either is missing or unknown.
+    """
     kind, colon, location = data.partition(":")
     if not colon:
         raise UserError(

@@ -29,6 +29,14 @@ NumberedRow = tuple[int, Any]
 FORMATS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl"}
 
 
+class NoColumn(UserError):
+    """The header of a file lacks a column."""
+
+    def __init__(self, place: str, column: str, header: Sequence[str]):
+        super().__init__(f"{place}: the header has no column '{column}'{nearest(column, header)}")
+        self.place, self.header = place, header
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Some columns of a file, all of one length, and the line where each row begins."""
@@ -45,6 +53,20 @@ class Table:
     def place(self, row: int) -> str:
         """``file:line`` of a row."""
         return f"{self.name}:{self.lines[row]}"
+
+    def where(self, column: str, value: Any) -> Table:
+        """The rows whose cell in ``column`` is ``value``.
+
+        Raises:
+          UserError: where there is none.
+        """
+        rows = [row for row, cell in enumerate(self.columns[column]) if cell == value]
+        if not rows:
+            known = dict.fromkeys(map(str, self.columns[column]))
+            hint = nearest(str(value), known)
+            raise UserError(f"{self.name} has no row whose {column} is '{value}'{hint}")
+        columns = {name: [cells[row] for row in rows] for name, cells in self.columns.items()}
+        return Table(self.name, columns, [self.lines[row] for row in rows])
 
 
 def table_format(path: str) -> str:
@@ -222,6 +244,8 @@ def _collect_cells(
         if header is None:
             raise UserError(f"{name} is empty; it needs a header line and rows")
         _check_header(header, f"{name}:{line}", wanted, optional)
+    else:
+        rows = _without_header(rows, name, header)
     table = Table(name, {c: [] for c in (*wanted, *optional) if c in header}, [])
     cells = [(table.columns[column].append, header.index(column)) for column in table.columns]
     for line, row in rows:
@@ -245,11 +269,23 @@ def _check_header(
 ) -> None:
     for column in wanted:
         if column not in header:
-            hint = nearest(column, header)
-            raise UserError(f"{place}: the header has no column '{column}'{hint}")
+            raise NoColumn(place, column, header)
     for column in (*wanted, *optional):
         if header.count(column) > 1:
             raise UserError(f"{place}: the header has column '{column}' more than once; rename one")
+
+
+def _without_header(
+    rows: Iterator[NumberedRow], name: str, header: Sequence[str]
+) -> Iterator[NumberedRow]:
+    """The rows, if the first is not the header that a file with a given one must not have."""
+    for number, (line, row) in enumerate(rows):
+        if number == 0 and list(row) == list(header):
+            raise UserError(
+                f"{name}:{line} is a header line that names the same columns; "
+                "leave the option 'columns' away"
+            )
+        yield line, row
 
 
 def _collect_keys(
@@ -261,7 +297,7 @@ def _collect_keys(
 ) -> Table:
     """Columns of rows that are JSON objects. An optional key stands in every row or in none."""
     if header is not None:
-        raise ValueError("JSON lines name their columns themselves")
+        raise UserError(f"{name}: JSON lines name their columns; leave the option 'columns' away")
     table = Table(name, {column: [] for column in wanted}, [])
     for line, row in rows:
         new = [column for column in optional if column in row and column not in table.columns]

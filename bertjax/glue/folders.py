@@ -32,7 +32,8 @@ def check_runs(workdir: epath.Path, runs: Iterable[Run]) -> None:
     for run in runs:
         folder = folder_of(workdir, run)
         if (folder / workdirs.CONFIG).exists():
-            workdirs.prepare(folder, {"experiment": dataclasses.asdict(run.config)})
+            document = {"experiment": dataclasses.asdict(run.config)}
+            workdirs.prepare(folder, document, defaults=run.config.defaults())
 
 
 def main_score(task: str, result: dict[str, Any]) -> float:

@@ -239,7 +239,7 @@ def _filling(file: ServerFile) -> list[str]:
 
 def _shown(file: ServerFile) -> str:
     if len(file.filling) == 1:
-        return f"'{file.filling[0]}'"
+        return file.filling[0]
     return f"{file.filling[0]} to {file.filling[-1]} in turn"
 
 
@@ -262,7 +262,7 @@ def _cell(file: ServerFile, row: int, given: Prediction) -> str:
         score = math.nan
     if not 0 <= score <= 5:
         raise UserError(f"{file.name}, row {row}: {given} is no number from 0 to 5")
-    return f"{score:.3f}"
+    return f"{score + 0.0:.3f}"  # of -0.0 makes 0.0
 
 
 def _zipped(contents: Mapping[str, str]) -> bytes:

@@ -26,6 +26,7 @@ from bertjax.optim.config import (
 )
 from bertjax.optim.lamb import scale_by_layer_trust_ratio
 from bertjax.optim.muon import matrix_axes, scale_by_muon_or
+from bertjax.optim.rates import Rate, layer_rates, rate_factors, scale_by_rates
 from bertjax.optim.schedules import schedule
 from bertjax.optim.uncorrected import UncorrectedAdamState, scale_by_uncorrected_adam
 
@@ -37,6 +38,7 @@ __all__ = [
     "OptimConfig",
     "OptimizerName",
     "Params",
+    "Rate",
     "ScheduleName",
     "UncorrectedAdamState",
     "addresses",
@@ -44,11 +46,14 @@ __all__ = [
     "factors",
     "freeze",
     "layer_axes",
+    "layer_rates",
     "matrix_axes",
     "optimizer",
     "path_of",
+    "rate_factors",
     "scale_by_layer_trust_ratio",
     "scale_by_muon_or",
+    "scale_by_rates",
     "scale_by_uncorrected_adam",
     "schedule",
     "unmatched",

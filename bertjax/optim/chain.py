@@ -10,6 +10,7 @@ from bertjax.optim.addresses import factors, unmatched
 from bertjax.optim.config import OptimConfig
 from bertjax.optim.lamb import scale_by_layer_trust_ratio
 from bertjax.optim.muon import scale_by_muon_or
+from bertjax.optim.rates import scale_by_rates
 from bertjax.optim.uncorrected import scale_by_uncorrected_adam
 
 
@@ -27,6 +28,7 @@ def optimizer(
         _moments(config),
         optax.add_decayed_weights(weight_decay, mask=lambda p: unmatched(p, config.no_decay)),
         *lamb,
+        scale_by_rates(config.rates),
         freeze(config.freeze),
         optax.scale_by_learning_rate(learning_rate),
     )

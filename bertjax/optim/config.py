@@ -50,6 +50,9 @@ class OptimConfig:
     """Regular expressions of whole paths that are not trained."""
     no_decay: tuple[str, ...] = NO_DECAY
     """Likewise of those that are not decayed; LAMB leaves their trust ratio at 1."""
+    rates: tuple[tuple[str, float], ...] = ()
+    """Pairs of a pattern and the factor of the learning rate where it matches; the factors of
+    several that match are multiplied (:mod:`bertjax.optim.rates`)."""
 
     def __post_init__(self) -> None:
         for field, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
@@ -59,6 +62,9 @@ class OptimConfig:
         for field in ("warmup_ratio", "cooldown_ratio", "b1", "b2", "momentum"):
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"{field} must be in [0, 1), not {getattr(self, field)}")
+        for pattern, factor in self.rates:
+            if not 0 <= factor < math.inf:
+                raise UserError(f"rates: the factor of '{pattern}' must be 0 or more, not {factor}")
         if not 0 <= self.final_ratio <= 1:
             raise UserError(f"final_ratio must be in [0, 1], not {self.final_ratio}")
         for field in ("learning_rate", "weight_decay", "clip", "eps", "power"):

@@ -44,6 +44,8 @@ class Task(abc.ABC):
     """Fields that an experiment may set: ``--config.options.FIELD=value``."""
     OUTPUTS: ClassVar[tuple[str, ...]] = ("jsonl",)
     """Formats in which answers can be written: JSON lines, and those that ``lines`` knows."""
+    PERFECT: ClassVar[float] = 1.0
+    """The most that the main metric can be; means over several tasks are of shares of it."""
     one_example: ClassVar[bool] = True
     """Whether every record gives exactly one example. Then training encodes them as it goes."""
 
@@ -103,6 +105,11 @@ class Task(abc.ABC):
             return dataclasses.replace(self, **values)
         except TypeError as error:
             raise UserError(f"task '{self.name}' has an option of a wrong type: {error}") from error
+
+    def tuned(self, metrics: Mapping[str, float]) -> Self:
+        """The task with what its run has tuned on validation data, from the run's metrics."""
+        del metrics
+        return self
 
     def options(self) -> dict[str, Any]:
         """The values of the task's ``OPTIONS``, by name."""

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bertjax.tasks.base import Task
+from bertjax.tasks.beyond_glue import BEYOND_GLUE
+from bertjax.tasks.choice import CHOICE
 from bertjax.tasks.glue import GLUE
+from bertjax.tasks.multi_label import MultiLabelTask
+from bertjax.tasks.squad import SQUAD
+from bertjax.tasks.tagging import TAGGING
 from bertjax.tasks.text import TextTask
 from bertjax.types import TextSchema, UserError, nearest
 
@@ -25,9 +30,15 @@ OWN_DATA: dict[str, TextTask] = {
         kind="regression",
         description="One text or a pair from your own data, given a number.",
     ),
+    "multi_label": MultiLabelTask(
+        name="multi_label",
+        schema=TextSchema(text_columns=("text",), label_column="labels"),
+        metrics=("f1_micro", "f1_macro", "subset_accuracy"),
+        description="One text or a pair from your own data, given any number of labels.",
+    ),
 }
 
-TASKS: dict[str, Task] = {**GLUE, **OWN_DATA}
+TASKS: dict[str, Task] = {**GLUE, **BEYOND_GLUE, **SQUAD, **TAGGING, **CHOICE, **OWN_DATA}
 """Every task by its name. A new one is one more entry."""
 TASK_NAMES = tuple(TASKS)
 OF_TABLES = tuple(name for name, task in OWN_DATA.items() if isinstance(task, TextTask))
@@ -35,6 +46,11 @@ OF_TABLES = tuple(name for name, task in OWN_DATA.items() if isinstance(task, Te
 
 
 TASK_OF_HEAD = {task.kind: name for name, task in OWN_DATA.items()}
+TASK_OF_HEAD |= {
+    "span": "squad",
+    "token_classification": "ner",
+    "multiple_choice": "multiple_choice",
+}
 """The task of a model of which only the kind of its head is known."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -13,6 +13,14 @@ from bertjax.data.inputs import read_texts
 from bertjax.data.sources import Layout, Record, infer_labels, open_source
 from bertjax.metrics import check_metrics, compute_metrics
 from bertjax.tasks.base import Answer, Outputs, Task
+from bertjax.tasks.class_weights import (
+    BALANCED,
+    ClassWeights,
+    WeightedExamples,
+    balanced,
+    check_weights,
+)
+from bertjax.tokenizer_layout import Keep, Truncation
 from bertjax.types import HeadConfig, HeadKind, TextSchema, UserError
 
 if TYPE_CHECKING:
@@ -29,7 +37,16 @@ class TextTask(Task):
     schema: TextSchema
     kind: HeadKind = "classification"
     layout: Layout = dataclasses.field(default_factory=Layout)
+    truncation: Keep | Literal[""] = ""
+    """What is kept of a text that is too long; empty: as the tokenizer has it, mostly the head."""
+    head_length: int = 0
+    """With truncation ``head_tail``: tokens from the beginning; 0: a quarter of what is kept."""
+    class_weights: ClassWeights = None
+    """In the training loss of a classification: ``balanced``, or a number for each class."""
+    columns: tuple[str, ...] = ()
+    """Names of all columns, for one's own TSV and CSV files without a header line."""
 
+    OPTIONS: ClassVar[tuple[str, ...]] = ("truncation", "head_length", "class_weights", "columns")
     OUTPUTS: ClassVar[tuple[str, ...]] = ("jsonl", "tsv")
 
     def __post_init__(self) -> None:
@@ -37,6 +54,36 @@ class TextTask(Task):
             columns = ", ".join(self.schema.text_columns) or "none"
             raise UserError(f"task '{self.name}' needs one or two text_columns, not {columns}")
         check_metrics(self.kind, self.metrics)
+        if self.truncation or self.head_length:
+            Truncation(self.truncation or "head", self.head_length)
+        if self.class_weights is not None and self.kind != "classification":
+            raise UserError(
+                f"task '{self.name}' has no classes to weigh; class_weights are for a "
+                "classification with one label an example"
+            )
+        check_weights(self.class_weights, self.schema.labels)
+        if self.columns:
+            self._check_columns()
+
+    def _check_columns(self) -> None:
+        if self.layout.files:
+            raise UserError(f"task '{self.name}' has its own columns; leave options.columns away")
+        for column in (*self.schema.text_columns, *self._label_columns):
+            if column not in self.columns:
+                raise UserError(
+                    f"options.columns {', '.join(self.columns)} name no '{column}'; name every "
+                    "column, and set text_columns and label_column where they are called otherwise"
+                )
+
+    @property
+    def _label_columns(self) -> tuple[str, ...]:
+        return (self.schema.label_column,)
+
+    @property
+    def _sources(self) -> Layout:
+        """The layout, with the columns of files that do not name them."""
+        headers = dict.fromkeys(self.layout.splits, self.columns) if self.columns else {}
+        return dataclasses.replace(self.layout, headers={**self.layout.headers, **headers})
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -59,7 +106,7 @@ class TextTask(Task):
         """The head that the task needs: one output a class, or one number."""
         if self.kind == "regression":
             return HeadConfig("regression", 1)
-        return HeadConfig("classification", len(self.labels))
+        return HeadConfig(self.kind, len(self.labels))
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -86,7 +133,7 @@ class TextTask(Task):
         """
         if self.labels_known:
             return self
-        labels = infer_labels(data, self.schema, self.layout)
+        labels = infer_labels(data, self.schema, self._sources)
         if len(labels) < 2:
             raise UserError(
                 f"the train split of {data} has no label but '{', '.join(labels)}'; "
@@ -100,7 +147,7 @@ class TextTask(Task):
         Raises:
           UserError: as ``open_source``.
         """
-        return open_source(data, split, self.with_labels_of(data).schema, self.layout)
+        return open_source(data, split, self.with_labels_of(data).schema, self._sources)
 
     def texts(self, record: Record) -> tuple[str, ...]:
         """The record's one or two texts."""
@@ -110,17 +157,31 @@ class TextTask(Task):
     def encode(self, record: Record, tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """The one example of a record, [CLS] text [SEP] or [CLS] text [SEP] text [SEP].
 
-        A pair that is too long loses tokens from its longer text first.
+        A pair that is too long loses tokens of its longer text first, on the side that
+        ``truncation`` says.
 
         Returns:
           ``token_ids`` and ``type_ids``, int32 [length <= max_length], and ``label`` (int or
           float) where the record's is known.
         """
-        token_ids, type_ids = tokenizer.encode(*self.texts(record), max_length=max_length)
+        kept = Truncation(self.truncation, self.head_length) if self.truncation else None
+        token_ids, type_ids = tokenizer.encode(
+            *self.texts(record), max_length=max_length, truncation=kept
+        )
         example: dict[str, Any] = {"token_ids": token_ids, "type_ids": type_ids}
         if record.get("label") is not None:
             example["label"] = record["label"]
         return [example]
+
+    def training_examples(
+        self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int
+    ) -> Sequence[Encoded]:
+        """The examples of all records, with the weights of their classes."""
+        examples = super().training_examples(records, tokenizer, max_length)
+        weights = self.class_weights
+        if weights == BALANCED:
+            weights = balanced([record["label"] for record in records], self.labels)
+        return WeightedExamples(examples, weights) if isinstance(weights, tuple) else examples
 
     def compute_metrics(self, labels: Any, logits: Any) -> dict[str, float]:
         """The task's metrics over a whole split; see :func:`bertjax.metrics.compute_metrics`.

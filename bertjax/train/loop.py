@@ -119,8 +119,7 @@ def check_finite(step: int, metrics: Mapping[str, Array]) -> None:
 
 def _share(mine: Batch, whole: Mapping[str, Array]) -> float:
     """How much of a batch this process has."""
-    name = next(iter(mine))
-    return mine[name].size / whole[name].size
+    return jax.tree.leaves(mine)[0].size / jax.tree.leaves(whole)[0].size
 
 
 @dataclasses.dataclass
@@ -132,8 +131,9 @@ class Loop:
     hyper: Hyper
     key: Array
     mesh: Mesh
-    batches: Callable[[int], Iterator[Batch]]
-    """Training batches from a given step on, each with a leading axis of micro-batches."""
+    batches: Callable[[int], Iterator[Any]]
+    """Training batches from a given step on, each with a leading axis of micro-batches; of several
+    tasks ``{task: batch}``, whose structure the step is compiled for."""
     evaluate: Evaluate | None
     checkpoints: Checkpoints
     writer: Callable[[int], Writer]

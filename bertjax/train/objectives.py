@@ -37,8 +37,9 @@ class Loss:
     """One of the pairs of ``Sums`` that is minimised."""
 
     name: str
-    weights: Callable[[Batch], Array]
-    """The weights of a batch, of any shape; their total divides the sum."""
+    weights: Callable[[Batch], Array | None]
+    """The weights of a batch, of any shape; their total divides the sum. None: the batch has no
+    examples of this loss, and its sums lack it."""
     factor: float = 1.0
 
 
@@ -55,14 +56,17 @@ class Objective:
 
     def scales(self, batch: Batch) -> dict[str, Array]:
         """What each loss's sum is multiplied by; ``batch`` may hold several micro-batches."""
-        totals = {loss.name: jnp.sum(loss.weights(batch)) for loss in self.losses}
+        found = ((loss, loss.weights(batch)) for loss in self.losses)
         return {
-            loss.name: loss.factor / jnp.maximum(totals[loss.name], 1e-9) for loss in self.losses
+            loss.name: loss.factor / jnp.maximum(jnp.sum(weights), 1e-9)
+            for loss, weights in found
+            if weights is not None
         }
 
     def total(self, sums: Sums) -> Array:
         """The value that is minimised, of the sums of a whole batch."""
-        return jnp.sum(jnp.stack([loss.factor * mean(sums[loss.name]) for loss in self.losses]))
+        there = [loss for loss in self.losses if loss.name in sums]
+        return jnp.sum(jnp.stack([loss.factor * mean(sums[loss.name]) for loss in there]))
 
 
 def _logits(model: Model, head: str, params: Any, batch: Batch, drop: Any, key: Array) -> Array:
@@ -165,6 +169,31 @@ OBJECTIVES: dict[str, Callable[[Model, str], Objective]] = {
     "span": span,
 }
 """By the kind of the head they train."""
+
+
+def mixed(objectives: Mapping[str, Objective]) -> Objective:
+    """The sum of the objectives of the tasks that a batch ``{task: fields}`` has.
+
+    Their names are ``TASK/NAME``. Each task draws its own random numbers.
+    """
+
+    def sums(params: Any, batch: Any, drop: Any, key: Array) -> Sums:
+        found: Sums = {}
+        for index, (task, objective) in enumerate(objectives.items()):
+            if task in batch:
+                its = objective(params, batch[task], drop, jax.random.fold_in(key, index))
+                found |= {f"{task}/{name}": pair for name, pair in its.items()}
+        return found
+
+    def of_task(task: str, loss: Loss) -> Loss:
+        def weights(batch: Any) -> Array | None:
+            return loss.weights(batch[task]) if task in batch else None
+
+        return Loss(f"{task}/{loss.name}", weights, loss.factor)
+
+    losses = (of_task(task, loss) for task, each in objectives.items() for loss in each.losses)
+    return Objective(sums, tuple(losses))
+
 
 PAIR_HEADS = ("next_sentence", "sentence_order")
 

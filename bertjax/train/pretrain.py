@@ -21,7 +21,6 @@ from bertjax.data.documents import tokenizer_hash
 from bertjax.data.pretraining import row_batches
 from bertjax.distributed import from_first, to_host
 from bertjax.models import Electra, Model
-from bertjax.optim import check_patterns
 from bertjax.sharding import batch_divisor, check_rules, join_rows, make_mesh, rows_here
 from bertjax.train import workdir as workdirs
 from bertjax.train.corpora import Corpora, open_corpora
@@ -38,7 +37,12 @@ from bertjax.train.pretrain_models import (
     multiplier,
 )
 from bertjax.train.pretrained import load_pretrained
-from bertjax.train.state import abstract_params, create_state, gradient_shardings
+from bertjax.train.state import (
+    abstract_params,
+    check_addresses,
+    create_state,
+    gradient_shardings,
+)
 from bertjax.train.step import Hyper, make_train_step
 from bertjax.types import ModelConfig, UserError
 
@@ -105,8 +109,7 @@ def assemble(config: PretrainConfig, padding: int | None = None) -> PretrainPart
             f"{config.model}; lower it{more}"
         )
     model, trained = make_models(config, model_config, mesh, padding)
-    if config.freeze:
-        check_patterns(abstract_params(trained, mesh), config.freeze, "config field 'freeze'")
+    check_addresses(trained, mesh, freeze=config.freeze, rates=[p for p, _ in config.rates])
     return PretrainParts(config, corpora, model, trained, params, notes, mesh, parts)
 
 

@@ -10,7 +10,8 @@ import jax
 from etils import epath
 
 from bertjax.checkpoint import Checkpoints, absolute
-from bertjax.convert import load_folder, read_head
+from bertjax.convert import load_folder, read_heads
+from bertjax.convert.config import LABELLED
 from bertjax.models import Electra, Model
 from bertjax.models.vocabulary import with_rows
 from bertjax.sharding import MeshConfig, make_mesh
@@ -56,7 +57,7 @@ def load_pretrained(
         found = _from_workdir(epath.Path(source), heads, new_heads)
     else:
         loaded = load_folder(source, heads, new_heads=new_heads)
-        theirs = (read_head(loaded.raw) or (None, None))[1]
+        _, theirs = read_heads(loaded.raw)
         notes = [loaded.report.text()]
         if labels is not None and theirs is not None and loaded.params.get("heads"):
             notes += reorder_heads(loaded.params, heads, theirs, labels)
@@ -73,7 +74,7 @@ def reorder_heads(
     theirs: Sequence[str],
     ours: Sequence[str],
 ) -> list[str]:
-    """Puts classification heads, in place, from the class order ``theirs`` into ``ours``.
+    """Puts heads with named classes, in place, from the class order ``theirs`` into ``ours``.
 
     Where the two are not the same words, as with LABEL_0, LABEL_1, the order is left as it is, and
     the note that is returned says so.
@@ -84,7 +85,7 @@ def reorder_heads(
         return [f"  its labels {', '.join(theirs)} are taken to mean {', '.join(ours)}"]
     order = [list(theirs).index(label) for label in ours]
     for name, found in params.get("heads", {}).items():
-        if heads[name].kind == "classification":
+        if heads[name].kind in LABELLED:
             found["kernel"], found["bias"] = found["kernel"][:, order], found["bias"][order]
     return []
 

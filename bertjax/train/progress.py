@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,14 +35,18 @@ class Progress:
         self._since = time.perf_counter()
 
     def advance(self, batch: Batch, flops: float = 0.0, share: float = 1.0) -> None:
-        """Counts one step of a batch ``[micro-batches, …]`` with ``flops`` operations.
+        """Counts one step of a batch ``[micro-batches, …]``, or of one for each of several tasks.
+
+        It has ``flops`` operations.
 
         ``share`` is the batch's, and so the operations', of what all processes have.
         """
-        entries = batch["cls_row"] if "cls_row" in batch else batch["token_ids"][..., 0]
-        self._examples += round(entries.size / share)
-        if "segment_ids" in batch:
-            self._tokens += round(np.count_nonzero(batch["segment_ids"]) / share)
+        parts: list[Any] = list(batch.values())
+        for part in parts if isinstance(parts[0], Mapping) else [batch]:
+            entries = part["cls_row"] if "cls_row" in part else part["token_ids"][..., 0]
+            self._examples += round(entries.size / share)
+            if "segment_ids" in part:
+                self._tokens += round(np.count_nonzero(part["segment_ids"]) / share)
         self._steps += 1
         self._flops += flops / share
         self._bar.update()

@@ -39,6 +39,8 @@ class RunConfig:
     clip: float = 1.0
     freeze: tuple[str, ...] = ()
     """Regular expressions of parameter paths, such as ``encoder/layers/[0-3]/.*``."""
+    rates: tuple[tuple[str, float], ...] = ()
+    """Pairs of such an expression and a factor of the learning rate; all that match multiply."""
     dropout: float | None = None
     """One rate for all of the model's dropouts; None: what its config says."""
     seed: int = 0
@@ -91,7 +93,8 @@ class RunConfig:
         Raises:
           UserError: for an unknown field or a value that cannot be.
         """
-        values = {**values, "freeze": strings(values.get("freeze"))}
+        lists = {"freeze": strings(values.get("freeze")), "rates": pairs(values.get("rates"))}
+        values = {**values, **lists}
         if not isinstance(values.get("mesh", MeshConfig()), MeshConfig):
             values["mesh"] = from_mapping(MeshConfig, values["mesh"], "config field 'mesh'")
         return from_mapping(cls, values)
@@ -131,3 +134,24 @@ class RunConfig:
 def strings(given: str | Sequence[str] | None) -> tuple[str, ...]:
     """One string or several as a tuple; None is none."""
     return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def pairs(given: Sequence[Any] | None) -> tuple[tuple[str, float], ...]:
+    """The pairs of field ``rates``, one pair or several; None is none.
+
+    Raises:
+      UserError: if something else is given.
+    """
+    given = () if given is None else given
+    single = len(given) == 2 and isinstance(given[0], str)
+    found = []
+    for pair in (given,) if single else given:
+        match pair:
+            case (str(pattern), int() | float() as factor):
+                found.append((pattern, float(factor)))
+            case _:
+                raise UserError(
+                    "config field 'rates' must be pairs of a regular expression and a factor, such "
+                    f"as (('heads/.*', 10.0),), not {given!r}"
+                )
+    return tuple(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 from bertjax.models import Electra, Model
 from bertjax.models.model import example_batch
 from bertjax.models.vocabulary import with_rows
-from bertjax.optim import OptimConfig, optimizer, path_of
+from bertjax.optim import OptimConfig, check_patterns, factors, optimizer, path_of
 from bertjax.sharding import DEFAULT_RULES, param_shardings, place, replicated, update_sharding
 from bertjax.types import UserError
 
@@ -65,10 +66,12 @@ def create_state(
     seed: int,
     pretrained: Mapping[str, Any] | None = None,
     rules: str = DEFAULT_RULES,
+    reinit: Sequence[str] = (),
 ) -> TrainState:
     """The state before the first step, made where it will lie.
 
-    ``pretrained`` is a (partial) tree of host arrays that replaces what the seed would give.
+    ``pretrained`` is a (partial) tree of host arrays that replaces what the seed would give, but
+    for the parameters, and layers of stacked parameters, that a pattern of ``reinit`` matches.
 
     Raises:
       UserError: if a pretrained array has another shape than the model's, by its path.
@@ -82,7 +85,8 @@ def create_state(
 
     params = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
     sizes = model.config.vocab_size, model.config.vocab_rows
-    params = replace_params(params, with_rows(pretrained or {}, *sizes))
+    found = replace_params(params, with_rows(pretrained or {}, *sizes))
+    params = renew(found, params, reinit)
     state = jax.jit(
         lambda p: optimizer(config, 0.0, 0.0).init(p),
         out_shardings=optimizer_shardings(config, shapes, mesh, rules),
@@ -137,3 +141,31 @@ def replace_params(params: Any, found: Mapping[str, Any], path: str = "") -> Any
             )
         result[name] = place(np.asarray(value, params[name].dtype), params[name].sharding)
     return result
+
+
+def renew(params: Any, initial: Any, patterns: Sequence[str]) -> Any:
+    """``params`` with the values of ``initial`` wherever a pattern matches, layer by layer.
+
+    Leaves keep their shardings; ``params`` are used up.
+    """
+    if not patterns:
+        return params
+    kept = factors(params, tuple(patterns), matched=0.0)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
+
+    def choose(params: Any, initial: Any) -> Any:
+        return jax.tree.map(lambda a, b, keep: jnp.where(keep > 0, a, b), params, initial, kept)
+
+    return jax.jit(choose, donate_argnums=0, out_shardings=shardings)(params, initial)
+
+
+def check_addresses(model: Model | Electra, mesh: Mesh, **fields: Sequence[str]) -> None:
+    """Checks config fields that hold regular expressions of a model's parameters, each by its name.
+
+    Raises:
+      UserError: for one that is no regular expression or matches no parameter.
+    """
+    if any(fields.values()):
+        params = abstract_params(model, mesh)
+        for field, patterns in fields.items():
+            check_patterns(params, tuple(patterns), f"config field '{field}'")

@@ -53,10 +53,11 @@ def make_train_step(
 ) -> Step:
     """The step of a run of ``steps`` steps, to be given to ``jax.jit``.
 
-    The batch's arrays have a leading axis of micro-batches; each loss is divided by its weight in
-    all of them. The key is the run's; the step folds its number into it. ``multiplier`` gives the
-    share of the learning rate at a step; None: the config's schedule. ``gradient_shardings``, a
-    tree like the parameters, says where gradients and updates lie; None: where the compiler likes.
+    The batch's arrays, which may be nested by task, have a leading axis of micro-batches; each loss
+    is divided by its weight in all of them. The key is the run's; the step folds its number into
+    it. ``multiplier`` gives the share of the learning rate at a step; None: the config's schedule.
+    ``gradient_shardings``, a tree like the parameters, says where gradients and updates lie; None:
+    where the compiler likes.
     """
     share = multiplier or schedule(config, steps)
 
@@ -101,7 +102,7 @@ def accumulate(
         (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(params, micro, key_of_micro)
         return grads, sums
 
-    count = next(iter(batch.values())).shape[0]
+    count = jax.tree.leaves(batch)[0].shape[0]
     if count == 1:
         return gradients(jax.tree.map(lambda x: x[0], dict(batch)), 0)
 

@@ -1,0 +1,172 @@
+r"""bertjax beside transformers + PyTorch on spans, tags, Chinese sentiment and multiple choice.
+
+Both sides start from the same weights, head included, and see the same examples in the same order;
+dropout alone differs. Scores are those of the last step. SQuAD 1.1: the first 10,000 questions of
+the training file, all of dev; ChnSentiCorp begins with random weights, and its test file has no
+labels. Recipes: ``RECIPES`` of ``peer_data.py``. Finished runs are kept in WORKDIR and not run
+again.
+
+    python benchmarks/tasks.py --model=FOLDER --vocab=CHINESE_VOCAB --data=DIR --workdir=DIR \
+        --runs=conll2003:1,wikiann:1,chnsenticorp:1,squad:1,dream:1
+    python benchmarks/tasks.py --workdir=DIR --report
+
+With ``--steps=20 --dropout=0`` nothing is random but the order: the losses of the two sides, step
+by step, are compared in place of scores.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from peer_data import RECIPES, Squad
+
+PEER = Path(__file__).with_name("peer_tasks.py")
+CONFIG = Path(__file__).parents[1] / "configs" / "finetune.py"
+OPTIONS = {
+    "conll2003": {"stride": 126},  # Windows without overlap, as the peer's.
+    "wikiann": {"stride": 126},
+    "chnsenticorp": {},
+    "squad": {"stride": Squad.STRIDE, "max_query_length": Squad.QUESTION},
+    "dream": {"cloze": False},
+}
+# task -> what is reported: the peer's name of it, ours, and ours times what is percent
+SCORES = {
+    "conll2003": (("validation/f1", "validation/f1", 100), ("test/f1", "test/f1", 100)),
+    "wikiann": (("validation/f1", "validation/f1", 100), ("test/f1", "test/f1", 100)),
+    "chnsenticorp": (("validation/accuracy", "validation/accuracy", 100),),
+    "squad": (
+        ("validation/exact_match", "validation/exact", 1),
+        ("validation/f1", "validation/f1", 1),
+    ),
+    "dream": (
+        ("validation/accuracy", "validation/accuracy", 100),
+        ("test/accuracy", "test/accuracy", 100),
+    ),
+}
+
+
+def results(workdir: Path) -> dict[tuple[str, str, int], dict]:
+    """(side, task, seed) -> what was measured."""
+    path = workdir / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {(row["side"], row["task"], row["seed"]): row for row in rows}
+
+
+def peer_command(args, task: str, seed: int) -> list[str]:
+    model = args.vocab if task == "chnsenticorp" else args.model
+    command = [sys.executable, str(PEER), f"--model={model}", f"--data={args.data}"]
+    command += [f"--task={task}", f"--seed={seed}", f"--workdir={args.workdir}"]
+    command += [f"--steps={args.steps}"] if args.steps else []
+    return command + ([f"--dropout={args.dropout}"] if args.dropout is not None else [])
+
+
+def ours_command(args, task: str, seed: int, folder: Path) -> list[str]:
+    """Fine-tuning from the peer's initial weights."""
+    recipe = RECIPES[task]
+    fields = {
+        "model": args.workdir / "init" / f"{task}-{seed}", "data": f"files:{args.data}",
+        "seed": seed, "epochs": float(recipe.epochs), "steps": args.steps,
+        "batch_size": recipe.batch_size, "learning_rate": recipe.learning_rate,
+        "max_length": recipe.max_length, "eval_every": 10**9, "save_every": 10**9,
+        "log_every": 1 if args.steps else 20, "export": False,
+        **{f"options.{name}": value for name, value in OPTIONS[task].items()},
+    }  # fmt: skip
+    if task == "squad":
+        fields["max_train_examples"] = Squad.TRAIN_QUESTIONS
+    if args.dropout is not None:
+        fields["dropout"] = args.dropout
+    command = [sys.executable, "-m", "bertjax", "finetune", f"--config={CONFIG}:task={task}"]
+    return [*command, f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in fields.items())]
+
+
+def run_bertjax(args, task: str, seed: int) -> None:
+    """Fine-tunes, scores every split and appends the result."""
+    init = args.workdir / "init" / f"{task}-{seed}"
+    if not (init / "config.json").exists():
+        subprocess.run([*peer_command(args, task, seed), "--init-only"], check=True)
+    folder = args.workdir / "bertjax" / f"{task}-{seed}"
+    subprocess.run(ours_command(args, task, seed, folder), check=True)
+    if args.steps:
+        return
+    result = json.loads((folder / "result.json").read_text())
+    row = {"side": "bertjax", "task": task, "seed": seed}
+    row |= {name: result[name] for name in ("train_examples", "steps", "peak_rss_mib")}
+    row |= {"seconds": result["seconds"], **result["last_metrics"]}
+    if any(name.startswith("test/") for _, name, _ in SCORES[task]):
+        command = [sys.executable, "-m", "bertjax", "evaluate", f"--workdir={folder}"]
+        found = subprocess.run([*command, "--split=test"], check=True, stdout=subprocess.PIPE)
+        row |= {k: v for k, v in json.loads(found.stdout).items() if k.startswith("test/")}
+    with (args.workdir / "results.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def report(workdir: Path) -> str:
+    """A Markdown table: of every seed that both sides have, or one has, the scores in percent."""
+    found = results(workdir)
+    lines = [
+        "| task | metric | seed | transformers | bertjax | difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, scores in SCORES.items():
+        for seed in sorted({seed for _, name, seed in found if name == task}):
+            theirs, ours = (
+                found.get((side, task, seed), {}) for side in ("transformers", "bertjax")
+            )
+            for peers, name, percent in scores:
+                left = theirs.get(peers)
+                right = ours[name] * percent if name in ours else None
+                both = "–" if left is None or right is None else f"{right - left:+.2f}"
+                cells = [task, peers, str(seed), shown(left), shown(right), both]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def compare(workdir: Path, task: str, seed: int) -> str:
+    """How far the losses of the two sides are apart at most."""
+    theirs = workdir / "transformers" / f"{task}-{seed}" / "losses.txt"
+    ours = workdir / "bertjax" / f"{task}-{seed}" / "metrics.jsonl"
+    left = [float(line.split()[1]) for line in theirs.read_text().splitlines()]
+    rows = map(json.loads, ours.read_text().splitlines())
+    right = [row["train/loss"] for row in rows if "train/loss" in row]
+    apart = max(abs(a - b) for a, b in zip(left, right, strict=True))
+    return f"{task}: losses of {len(left)} steps from {left[0]:.4f} on, {apart:.1e} apart at most"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", type=Path, help="the pretrained folder")
+    parser.add_argument("--vocab", type=Path, help="vocab.txt of ChnSentiCorp's model")
+    parser.add_argument("--data", type=Path, help="the folder with the tasks' folders")
+    parser.add_argument("--workdir", required=True, type=Path)
+    parser.add_argument("--runs", default="", help="TASK:SEED, separated by commas")
+    parser.add_argument("--sides", default="bertjax,transformers")
+    parser.add_argument("--dropout", type=float, help="one rate for all")
+    parser.add_argument("--steps", type=int, default=0, help="compare the losses of so many steps")
+    parser.add_argument("--report", action="store_true", help="only print the table")
+    args = parser.parse_args()
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for run in args.runs.split(",") if args.runs and not args.report else ():
+        task, _, seed = run.partition(":")
+        for side in args.sides.split(","):
+            if (side, task, int(seed)) in results(args.workdir):
+                continue
+            if side == "bertjax":
+                run_bertjax(args, task, int(seed))
+            else:
+                subprocess.run(peer_command(args, task, int(seed)), check=True)
+        if args.steps:
+            print(compare(args.workdir, task, int(seed)))
+    if not args.steps:
+        print(report(args.workdir))
+
+
+if __name__ == "__main__":
+    main()
