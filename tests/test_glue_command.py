@@ -49,7 +49,12 @@ def finished(workdir: Path) -> dict[str, int]:
     return {str(path.parent.relative_to(workdir)): path.stat().st_mtime_ns for path in places}
 
 
-def test_a_changed_grid_adds_runs(given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_changed_grid_adds_runs(
+    given: Given,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
     """One diverges; the others go on, and only what is new is run."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])  # compiles faster than eight
     monkeypatch.setattr(finetune, "make_mesh", lambda config: mesh)
