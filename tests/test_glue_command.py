@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 from disturbed import start
 from etils import epath
@@ -19,8 +21,10 @@ from tiny import tiny_glue, tiny_model
 from bertjax.cli import main as cli
 from bertjax.glue import pool, runs
 from bertjax.glue.devices import Slot
-from bertjax.glue.folders import folder_of, read_failure
+from bertjax.glue.folders import check_runs, folder_of, read_failure
 from bertjax.glue.grid import Run
+from bertjax.sharding import MeshConfig, make_mesh
+from bertjax.train import finetune
 from bertjax.train.config import FinetuneConfig
 from bertjax.types import UserError
 
@@ -46,8 +50,15 @@ def finished(workdir: Path) -> dict[str, int]:
     return {str(path.parent.relative_to(workdir)): path.stat().st_mtime_ns for path in places}
 
 
-def test_a_changed_grid_adds_runs(given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_changed_grid_adds_runs(
+    given: Given,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
     """One diverges; the others go on, and only what is new is run."""
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])  # compiles faster than eight
+    monkeypatch.setattr(finetune, "make_mesh", lambda config: mesh)
     assert cli.main(given(tmp_path, "--grid=learning_rate:1e-3,1e30", "--nosubmission")) == 0
     said = capsys.readouterr().out
     assert "[2 of 2] cola learning_rate=1e+30 seed=1: failed: the training has diverged" in said
@@ -89,6 +100,22 @@ def test_what_is_wrong_with_all_runs_is_told_once(
     assert not list(tmp_path.rglob("*.failed.json"))
     assert cli.main(given(tmp_path, "--config.task=rte")) == 2
     assert "--tasks and --seeds" in capsys.readouterr().err
+
+
+def test_runs_of_a_version_with_fewer_fields_go_on(tmp_path: Path):
+    """What config.json lacks was as by default: numbers and mappings."""
+    workdir, [run] = epath.Path(tmp_path), some_runs(1)
+    folder = folder_of(workdir, run)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    experiment = dataclasses.asdict(run.config)
+    for name in ("options", "task_data", "layer_decay"):
+        del experiment[name]
+    (folder / "config.json").write_text(json.dumps({"experiment": experiment}))
+    check_runs(workdir, [run])
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, layer_decay=0.9))
+    with pytest.raises(UserError, match=r"layer_decay: 1\.0 there, 0\.9 here"):
+        check_runs(workdir, [other])
 
 
 WORKER = """

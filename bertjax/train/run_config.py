@@ -101,12 +101,16 @@ class RunConfig:
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The fields that have a default, and it."""
-        return {
-            field.name: field.default
-            for field in dataclasses.fields(cls)
-            if field.default is not dataclasses.MISSING
-        }
+        """The fields that have a default, and it; as plain values."""
+        missing, found = dataclasses.MISSING, {}
+        for field in dataclasses.fields(cls):
+            if field.default is not missing:
+                found[field.name] = field.default
+            elif field.default_factory is not missing:
+                value = field.default_factory()
+                is_mesh = isinstance(value, MeshConfig)
+                found[field.name] = dataclasses.asdict(value) if is_mesh else value
+        return found
 
     @property
     def optim(self) -> OptimConfig:
