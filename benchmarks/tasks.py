@@ -155,7 +155,9 @@ def compare(args, task: str, seed: int) -> str:
     subprocess.run(peer_command(args, task, seed), check=True)
     config = FinetuneConfig(task=task, steps=args.steps, log_every=1, **fields(args, task, seed))
     known = get_task(task, options=config.options, data=config.data)
-    parts = dataclasses.replace(assemble(config, known), evaluators=())
+    parts = assemble(config, [known])
+    tasks = tuple(dataclasses.replace(part, evaluators=()) for part in parts.tasks)
+    parts = dataclasses.replace(parts, tasks=tasks)
     ours = args.workdir / "bertjax" / f"{task}-{seed}"
     shutil.rmtree(ours, ignore_errors=True)
     with contextlib.closing(Checkpoints(epath.Path(ours))) as checkpoints:
