@@ -10,21 +10,32 @@ again.
         --runs=conll2003:1,wikiann:1,chnsenticorp:1,squad:1,dream:1
     python benchmarks/tasks.py --workdir=DIR --report
 
-With ``--steps=20 --dropout=0`` nothing is random but the order: the losses of the two sides, step
-by step, are compared in place of scores.
+With ``--steps=10 --dropout=0`` so many steps are made without anything random but the order, and
+the losses of the two sides are compared in place of scores.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from etils import epath
 from peer_data import RECIPES, Squad
 
 PEER = Path(__file__).with_name("peer_tasks.py")
 CONFIG = Path(__file__).parents[1] / "configs" / "finetune.py"
+FOLDERS = {
+    "conll2003": "conll2003",
+    "wikiann": "wikiann-fr",
+    "chnsenticorp": "chnsenticorp",
+    "squad": "squad",
+    "dream": "dream",
+}
 OPTIONS = {
     "conll2003": {"stride": 126},  # Windows without overlap, as the peer's.
     "wikiann": {"stride": 126},
@@ -63,34 +74,40 @@ def peer_command(args, task: str, seed: int) -> list[str]:
     return command + ([f"--dropout={args.dropout}"] if args.dropout is not None else [])
 
 
-def ours_command(args, task: str, seed: int, folder: Path) -> list[str]:
-    """Fine-tuning from the peer's initial weights."""
+def fields(args, task: str, seed: int) -> dict:
+    """The config of bertjax, which goes on from the peer's initial weights."""
     recipe = RECIPES[task]
-    fields = {
-        "model": args.workdir / "init" / f"{task}-{seed}", "data": f"files:{args.data}",
-        "seed": seed, "epochs": float(recipe.epochs), "steps": args.steps,
-        "batch_size": recipe.batch_size, "learning_rate": recipe.learning_rate,
-        "max_length": recipe.max_length, "eval_every": 10**9, "save_every": 10**9,
-        "log_every": 1 if args.steps else 20, "export": False,
-        **{f"options.{name}": value for name, value in OPTIONS[task].items()},
-    }  # fmt: skip
+    found = {
+        "model": str(args.workdir / "init" / f"{task}-{seed}"),
+        "data": f"files:{args.data / FOLDERS[task]}",
+        "seed": seed,
+        **dataclasses.asdict(recipe),
+        "epochs": float(recipe.epochs),
+        "options": OPTIONS[task],
+        "eval_every": 10**9,
+        "save_every": 10**9,
+        "export": False,
+    }
     if task == "squad":
-        fields["max_train_examples"] = Squad.TRAIN_QUESTIONS
-    if args.dropout is not None:
-        fields["dropout"] = args.dropout
-    command = [sys.executable, "-m", "bertjax", "finetune", f"--config={CONFIG}:task={task}"]
-    return [*command, f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in fields.items())]
+        found["max_train_examples"] = Squad.TRAIN_QUESTIONS
+    return found if args.dropout is None else {**found, "dropout": args.dropout}
+
+
+def write_init(args, task: str, seed: int) -> None:
+    """The peer's initial weights, where they are not there yet."""
+    if not (args.workdir / "init" / f"{task}-{seed}" / "config.json").exists():
+        subprocess.run([*peer_command(args, task, seed), "--init-only"], check=True)
 
 
 def run_bertjax(args, task: str, seed: int) -> None:
     """Fine-tunes, scores every split and appends the result."""
-    init = args.workdir / "init" / f"{task}-{seed}"
-    if not (init / "config.json").exists():
-        subprocess.run([*peer_command(args, task, seed), "--init-only"], check=True)
+    write_init(args, task, seed)
     folder = args.workdir / "bertjax" / f"{task}-{seed}"
-    subprocess.run(ours_command(args, task, seed, folder), check=True)
-    if args.steps:
-        return
+    given = fields(args, task, seed)
+    given |= {f"options.{name}": value for name, value in given.pop("options").items()}
+    command = [sys.executable, "-m", "bertjax", "finetune", f"--config={CONFIG}:task={task}"]
+    command += [f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in given.items())]
+    subprocess.run(command, check=True)
     result = json.loads((folder / "result.json").read_text())
     row = {"side": "bertjax", "task": task, "seed": seed}
     row |= {name: result[name] for name in ("train_examples", "steps", "peak_rss_mib")}
@@ -128,15 +145,27 @@ def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def compare(workdir: Path, task: str, seed: int) -> str:
-    """How far the losses of the two sides are apart at most."""
-    theirs = workdir / "transformers" / f"{task}-{seed}" / "losses.txt"
-    ours = workdir / "bertjax" / f"{task}-{seed}" / "metrics.jsonl"
-    left = [float(line.split()[1]) for line in theirs.read_text().splitlines()]
-    rows = map(json.loads, ours.read_text().splitlines())
+def compare(args, task: str, seed: int) -> str:
+    """How far the losses of the two sides are apart at most over the first steps."""
+    from bertjax.checkpoint import Checkpoints
+    from bertjax.tasks import get_task
+    from bertjax.train.config import FinetuneConfig
+    from bertjax.train.finetune import assemble, run
+
+    subprocess.run(peer_command(args, task, seed), check=True)
+    config = FinetuneConfig(task=task, steps=args.steps, log_every=1, **fields(args, task, seed))
+    known = get_task(task, options=config.options, data=config.data)
+    parts = dataclasses.replace(assemble(config, known), evaluators=())
+    ours = args.workdir / "bertjax" / f"{task}-{seed}"
+    shutil.rmtree(ours, ignore_errors=True)
+    with contextlib.closing(Checkpoints(epath.Path(ours))) as checkpoints:
+        run(parts, epath.Path(ours), checkpoints)
+    rows = map(json.loads, (ours / "metrics.jsonl").read_text().splitlines())
     right = [row["train/loss"] for row in rows if "train/loss" in row]
+    theirs = args.workdir / "transformers" / f"{task}-{seed}" / "losses.txt"
+    left = [float(line.split()[1]) for line in theirs.read_text().splitlines()]
     apart = max(abs(a - b) for a, b in zip(left, right, strict=True))
-    return f"{task}: losses of {len(left)} steps from {left[0]:.4f} on, {apart:.1e} apart at most"
+    return f"{task}: losses {left[0]:.4f} to {left[-1]:.4f}, {apart:.1e} apart at most"
 
 
 def main() -> None:
@@ -155,6 +184,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for run in args.runs.split(",") if args.runs and not args.report else ():
         task, _, seed = run.partition(":")
+        if args.steps:
+            print(compare(args, task, int(seed)), flush=True)
+            continue
         for side in args.sides.split(","):
             if (side, task, int(seed)) in results(args.workdir):
                 continue
@@ -162,8 +194,6 @@ def main() -> None:
                 run_bertjax(args, task, int(seed))
             else:
                 subprocess.run(peer_command(args, task, int(seed)), check=True)
-        if args.steps:
-            print(compare(args.workdir, task, int(seed)))
     if not args.steps:
         print(report(args.workdir))
 

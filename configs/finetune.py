@@ -3,14 +3,17 @@
     bertjax finetune --config=configs/finetune.py:task=mrpc --workdir=runs/mrpc \
         --config.model=MODEL --config.data=files:GLUE
 
-Tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli; and classification or regression for
-one's own tables. The paper's grid: batch size 16 or 32, learning rate 5e-5, 3e-5 or 2e-5, 2 to 4
-epochs. MRPC with the 22.7 M parameter MiniLM takes about five minutes on two CPU cores.
+Tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (GLUE); squad, squad2; conll2003,
+wikiann; swag, race, dream; xnli, imdb, chnsenticorp; and classification, regression, multi_label,
+ner, pos and multiple_choice for one's own data. Several at once: task=mnli+rte. A task's own
+fields are `options`; docs/finetuning.md has a recipe for each. The paper's grid: batch size 16 or
+32, learning rate 5e-5, 3e-5 or 2e-5, 2 to 4 epochs. MRPC with the 22.7 M parameter MiniLM takes
+about five minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict, config_dict
 
-from bertjax.tasks.several import data_fields, options_of
+from bertjax.tasks.several import data_fields, default_data, options_of, usual_length
 from bertjax.types import UserError
 
 
@@ -23,7 +26,7 @@ def get_config(argument: str = "") -> ConfigDict:
         {
             "model": "bert-base-uncased",  # folder, trained workdir or hub name
             "task": task,
-            "data": "tfds:glue/{task}",  # or hf:nyu-mll/glue/{task}, or files:DIR
+            "data": default_data(task),  # tfds:NAME, hf:OWNER/NAME or files:DIR
             # With task=classification or task=regression:
             "text_columns": config_dict.placeholder(tuple),
             "label_column": config_dict.placeholder(str),
@@ -32,7 +35,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "task_data": data_fields(task),  # of several tasks, what `data` does not say
             "alpha": 0.75,  # several tasks are drawn by size**alpha
             "max_train_examples": 0,
-            "max_length": 128,
+            "max_length": usual_length(task),
             "batch_size": 32,
             "accumulation": 1,
             "eval_batch_size": 64,

@@ -64,6 +64,14 @@ def tiny_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def quick_compiles() -> Iterator[None]:
+    """A module that uses it compiles faster, to slower programs."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
 def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A module that uses it compiles the same program once; gives a process's settings."""
     from jax.experimental.compilation_cache.compilation_cache import reset_cache

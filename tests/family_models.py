@@ -11,6 +11,7 @@ from bertjax.types import HeadConfig, HeadKind
 
 LABELS = 3
 SIZES: dict[HeadKind, int] = {"classification": LABELS, "token_classification": LABELS}
+SIZES |= {"multi_label": LABELS}
 SIZES |= {"regression": 1, "multiple_choice": 1, "span": 2, "next_sentence": 2, "sentence_order": 2}
 
 SHAPE = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,9 +103,10 @@ def test_a_correlation_without_spread_is_zero(labels: list[float], scores: list[
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("kind", METRICS)
 def test_a_model_that_diverged_has_no_score(kind: str, bad: float) -> None:
-    logits = logits_of(PREDICTIONS) if kind == "classification" else PREDICTIONS.astype(np.float32)
+    logits = PREDICTIONS.astype(np.float32) if kind == "regression" else logits_of(PREDICTIONS)
+    labels = logits_of(LABELS) > 0 if kind == "multi_label" else LABELS
     logits.flat[3] = bad
-    assert all(math.isnan(score) for score in compute(kind, LABELS, logits).values())
+    assert all(math.isnan(score) for score in compute(kind, labels, logits).values())
 
 
 @pytest.mark.parametrize("labels", [[], [None, None], [1, None]])
@@ -124,3 +126,83 @@ def test_labels_are_needed(labels: list[int | None]) -> None:
 def test_unknown_metrics_are_named(kind: str, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compute_metrics(kind, names, [1, 0], np.zeros((2, 2)))
+
+
+def predictions_with_edges() -> list[tuple[str, np.ndarray, np.ndarray, int]]:
+    """Labels and predictions: some and all of one class, two and three classes, at random."""
+    rng = np.random.default_rng(5)
+    cases = []
+    for classes in (2, 3):
+        labels, predictions = rng.integers(0, classes, (2, 40))
+        for name, given, answered in (
+            ("random", labels, predictions),
+            ("all right", labels, labels),
+            ("one class predicted", labels, np.full(40, classes - 1)),
+            ("class 0 predicted", labels, np.zeros(40, np.int64)),
+            ("one class labelled", np.full(40, 1), predictions),
+            ("one class never labelled", np.minimum(labels, 1), predictions),
+            ("one class in both", np.full(40, 1), np.full(40, 1)),
+            ("no positive in both", np.zeros(40, np.int64), np.zeros(40, np.int64)),
+        ):
+            cases.append((f"{name}, {classes} classes", given, answered, classes))
+    return cases
+
+
+CLASSIFIED = predictions_with_edges()
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "classes"),
+    [case[1:] for case in CLASSIFIED],
+    ids=[case[0] for case in CLASSIFIED],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's, of one class only
+def test_classification_equals_scikit_learn(
+    labels: np.ndarray, predictions: np.ndarray, classes: int
+) -> None:
+    from sklearn import metrics
+
+    options: dict[str, Any] = {"zero_division": 0.0}
+    if classes == 2:
+        options |= {"average": "binary"}
+    else:
+        options |= {"average": "macro", "labels": list(range(classes))}
+    found = compute("classification", labels, logits_of(predictions, classes))
+    assert found == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(labels, predictions),
+            "f1": metrics.f1_score(labels, predictions, **options),
+            "matthews": metrics.matthews_corrcoef(labels, predictions),
+        }
+    )
+
+
+@pytest.mark.parametrize("case", ["random", "ties", "reversed", "a huge outlier", "two values"])
+def test_correlations_equal_scipy(case: str) -> None:
+    stats: Any = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(6)
+    labels = np.round(rng.uniform(0, 5, 60), 1)
+    scores = {
+        "random": rng.normal(size=60),
+        "ties": np.round(labels),
+        "reversed": -3 * labels,
+        "a huge outlier": np.where(np.arange(60) == 7, 1e6, labels),
+        "two values": (labels > 2).astype(np.float64),
+    }[case].astype(np.float32)
+    found = compute("regression", labels, scores)
+    assert found == pytest.approx(
+        {
+            "pearson": stats.pearsonr(labels, scores.astype(np.float64)).statistic,
+            "spearman": stats.spearmanr(labels, scores).statistic,
+        }
+    )
+
+
+@pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
+def test_a_constant_score_is_0_where_scipy_has_no_number() -> None:
+    """A predictor that says 2.5 always is worth nothing; SciPy answers nan."""
+    stats: Any = pytest.importorskip("scipy.stats")
+    labels, scores = np.array([0.0, 2.0, 5.0]), np.full(3, 2.5)
+    assert math.isnan(stats.pearsonr(labels, scores).statistic)
+    assert math.isnan(stats.spearmanr(labels, scores).statistic)
+    assert compute("regression", labels, scores) == {"pearson": 0.0, "spearman": 0.0}

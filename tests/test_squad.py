@@ -77,6 +77,7 @@ def trained(
             "learning_rate": 2e-3,
             "dropout": 0.0,
             "pack": False,
+            "unroll": 1,
         }
     )
     with pytest.MonkeyPatch.context() as patch:  # one device learns faster than eight

@@ -205,6 +205,8 @@ def test_inputs_from_python():
     expected = {"id": None, "question": "who", "context": "a dog", "answers": None}
     assert ONE.record({"question": "who", "context": "a dog"}) == expected
     assert ONE.record(("who", "a dog")) == ONE.record("who\ta dog") == expected
+    assert ONE.record('{"question": "who", "context": "a dog"}') == expected
+    assert ONE.record("{who\ta dog")["question"] == "{who"
     assert ONE.record({"id": 7, "question": "who", "context": "a dog"})["id"] == "7"
     with pytest.raises(UserError, match="the question is empty"):
         ONE.record((" ", "a dog"))

@@ -283,7 +283,7 @@ def tagger(tmp_path_factory: pytest.TempPathFactory, compile_cache: Any) -> Path
     write(folder / "data" / "train.txt", made_up(64, 0), "-DOCSTART- O\n\n")
     write(folder / "data" / "valid.txt", [*made_up(20, 1), [("a", "B-NEW")]])
     config = FinetuneConfig(
-        model=str(tiny_model(folder / "model")),
+        model=str(tiny_model(folder / "model", num_layers=1)),
         data=f"files:{folder / 'data'}",
         task="ner",
         options={"scheme": "bioes", "stride": 3},

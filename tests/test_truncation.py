@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import tracemalloc
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,14 +125,15 @@ def test_a_batch_is_its_single_texts(bert: Tokenizer):
 
 
 def test_two_long_texts_need_no_more_than_their_length(bert: Tokenizer):
-    """The library's own truncation makes each combination of the pieces it cuts off: 1.6 GB."""
-    text = "b c d e " * 2_500
-    tracemalloc.start()
+    """The library's own truncation makes each combination of the pieces it cuts off: 3 GB here."""
+    resource = pytest.importorskip("resource", reason="the system does not tell a peak of memory")
+    text = "b c d e " * 1_250
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     token_ids, _ = bert.encode(text, text, max_length=32)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
     assert len(token_ids) == 32
-    assert peak < 20e6
+    assert grown < 100e6
 
 
 @pytest.mark.parametrize(

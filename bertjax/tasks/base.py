@@ -37,6 +37,8 @@ class Task(abc.ABC):
     """The kind of the head, which decides losses and the shape of outputs."""
     metrics: tuple[str, ...]
     """What ``score`` gives; the first decides which checkpoint is the best."""
+    usual_length: int = 128
+    """The longest example, in tokens, where the experiment does not say."""
     description: str = ""
     citation: str = ""
 

@@ -85,6 +85,7 @@ BEYOND_GLUE = {
         ),
         TextTask(
             name="imdb",
+            usual_length=512,
             schema=TextSchema(("text",), labels=("neg", "pos")),
             metrics=("accuracy",),
             layout=Layout(

@@ -231,6 +231,7 @@ CHOICE = {
         ),
         ChoiceTask(
             name="race",
+            usual_length=512,
             layout=Layout(
                 folder="RACE", files={"train": "train", "validation": "dev", "test": "test"}
             ),
@@ -240,6 +241,7 @@ CHOICE = {
         ),
         ChoiceTask(
             name="dream",
+            usual_length=512,
             layout=Layout(
                 folder="dream",
                 files={"train": "train.json", "validation": "dev.json", "test": "test.json"},

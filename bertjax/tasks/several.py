@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bertjax.tasks.registry import OF_TABLES, task_options
+from bertjax.tasks.base import Task
+from bertjax.tasks.glue import GLUE
+from bertjax.tasks.registry import OF_TABLES, TASKS, task_options
 from bertjax.types import UserError, nearest
 
 SIGN = "+"
@@ -40,6 +42,17 @@ def options_of(field: str) -> dict[str, Any]:
     if SIGN not in field:
         return task_options(field)
     return {name: found for name in field.split(SIGN) if (found := task_options(name))}
+
+
+def default_data(field: str) -> str:
+    """Where the data of an experiment's tasks come from if nothing is said; empty: it must be."""
+    return "tfds:glue/{task}" if all(name in GLUE for name in field.split(SIGN) if name) else ""
+
+
+def usual_length(field: str) -> int:
+    """The longest example of an experiment's tasks where nothing is said."""
+    found = [TASKS[name].usual_length for name in field.split(SIGN) if name in TASKS]
+    return max(found, default=Task.usual_length)
 
 
 def data_fields(field: str) -> dict[str, str]:

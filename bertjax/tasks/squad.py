@@ -170,13 +170,13 @@ class QuestionTask(Task):
         return {**named, **chosen, **odds, "n_best": listed[: self.n_best]}
 
     def record(self, given: Any) -> Record:
-        """The record of a mapping, a pair, or a text with a TAB between question and context.
+        """The record of a mapping, a pair, or a text: JSON's, or a question, a TAB and its context.
 
         Raises:
           UserError: for anything else, and for an empty question.
         """
         if isinstance(given, str):
-            given = given.split("\t")
+            given = _object(given) or given.split("\t")
         if not isinstance(given, Mapping):
             texts = list(given) if isinstance(given, Sequence) else []
             if len(texts) != 2:
@@ -244,6 +244,15 @@ class QuestionTask(Task):
         return best_spans(record["context"], examples, outputs, count, self.max_answer_length)
 
 
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a line holds; None where it holds something else."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("{") else None
+    except ValueError:
+        return None
+    return found
+
+
 def _null_odds(best: Span, outputs: Sequence[np.ndarray]) -> float:
     """How much the score of no answer exceeds the best answer's; finite if the logits are."""
     if best is NOWHERE:
@@ -261,12 +270,14 @@ SQUAD: dict[str, Task] = {
     for task in (
         QuestionTask(
             name="squad",
+            usual_length=384,
             metrics=("f1", "exact"),
             description="Which words of the text answer the question?",
             citation="Rajpurkar et al., 2016, https://arxiv.org/abs/1606.05250",
         ),
         QuestionTask(
             name="squad2",
+            usual_length=384,
             version="2.0",
             metrics=("best_f1", "best_exact", "f1", "exact"),
             description="Which words of the text, if any, answer the question?",
