@@ -220,16 +220,18 @@ def test_two_kills(
     tmp_path: Path,
     compile_cache: dict[str, str],
     repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """Killed twice on the way: nothing finished is repeated, and all comes out the same."""
-    more = ("--grid=learning_rate:1e-3,1e-2", "--seeds=2", f"--parallel={parallel}")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.device_count()))
+    more = ("--grid=learning_rate:1e-3,1e-2", "--seeds=3", f"--parallel={parallel}")
     assert cli.main(given(tmp_path / "undisturbed", *more)) == 0
     workdir, log = tmp_path / "run", tmp_path / "log"
     before: dict[str, int] = {}
-    for number, count in ((signal.SIGKILL, 1), (signal.SIGTERM, 3)):
+    for number in (signal.SIGKILL, signal.SIGTERM):
         process = start(given(workdir, *more), repository, log, compile_cache)
         until = time.monotonic() + 240
-        while len(finished(workdir)) < count:
+        while len(finished(workdir)) <= len(before):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, "the grid does not get on"
             time.sleep(0.01)
@@ -240,7 +242,7 @@ def test_two_kills(
         now = finished(workdir)
         assert before.items() <= now.items()
         before = now
-    assert len(before) < 4
+    assert len(before) < 6
     assert cli.main(given(workdir, *more)) == 0
     assert before.items() <= finished(workdir).items()
     for place in finished(tmp_path / "undisturbed"):
