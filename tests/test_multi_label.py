@@ -230,6 +230,7 @@ def train(folder: Path, **fields: Any) -> dict[str, Any]:
     return finetune(config, str(folder / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_and_its_export_answer_alike(tmp_path: Path):
     result = train(tmp_path, steps=2)
     assert set(result["metrics"]) == {
