@@ -129,7 +129,10 @@ BROKEN_RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut config": (lambda run: cut(run / "config.json"), "config.json is damaged: it is not JSON"),
     "list": (lambda run: (run / "config.json").write_text("[]"), "it is not a JSON obje"),
     "no heads": (lambda run: change(run, heads=None), "config.json is damaged: it lacks 'heads'"),
-    "no task": (lambda run: change(run, schema=None), "no trained head to score; fine-tune it"),
+    "no task": (
+        lambda run: change(run, experiment={"max_length": 24}),
+        "no trained head to score; fine-tune it",
+    ),
     "wrong type": (
         lambda run: change(run, model={"hidden_size": "wide"}),
         "config.json: model lacks a field or has one of the wrong type",
