@@ -14,7 +14,7 @@ from typing import Literal
 
 from etils import epath
 
-from bertjax.data.files import find_file
+from bertjax.data.files import data_folder, find_file
 from bertjax.data.layout import Layout
 from bertjax.data.tables import reading
 from bertjax.types import UserError
@@ -116,11 +116,7 @@ def find_columns(location: str, split: str, folder: str = "") -> str:
     if re.match(r"\w+=", location):
         return find_file(location, split, Layout())
     with reading(location):
-        root = epath.Path(location).expanduser()
-        if not root.is_dir():
-            raise UserError(
-                f"there is no folder {location}; to name a file write files:{split}=PATH"
-            )
+        root = data_folder(location, split)
         places = [root, root / folder] if folder and (root / folder).is_dir() else [root]
         names = [(place, path.name) for place in places for path in place.iterdir()]
     stems, endings = "|".join(_STEMS[split]), "|".join(map(re.escape, _ENDINGS))

@@ -91,14 +91,22 @@ def find_file(location: str, split: str, layout: Layout) -> str:
     if re.match(r"\w+=", location):
         return _named_file(location, split, layout)
     with reading(location):
-        folder = epath.Path(location).expanduser()
-        if not folder.is_dir():
-            raise UserError(
-                f"there is no folder {location}; to name a file write files:{split}=PATH"
-            )
+        folder = data_folder(location, split)
         if layout.files:
             return _expected_file(folder, layout.folder, layout.files[split])
         return _found_file(folder, split)
+
+
+def data_folder(location: str, split: str) -> epath.Path:
+    """The folder that follows ``files:``; ``split`` is the one that is looked for, for messages.
+
+    Raises:
+      UserError: if there is no such folder.
+    """
+    folder = epath.Path(location).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {location}; to name a file write files:{split}=PATH")
+    return folder
 
 
 def _named_file(location: str, split: str, layout: Layout) -> str:

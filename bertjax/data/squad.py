@@ -16,7 +16,7 @@ from typing import Any
 
 from etils import epath
 
-from bertjax.data.files import STEMS, find_file
+from bertjax.data.files import STEMS, data_folder, find_file
 from bertjax.data.hub import HubSplit, open_split
 from bertjax.data.layout import SPLITS, Layout, may_lack_labels
 from bertjax.data.records import Record, Records
@@ -60,11 +60,7 @@ def _find_file(location: str, split: str, version: str) -> str:
     if re.match(r"\w+=", location):
         return find_file(location, split, Layout())
     with reading(location):
-        root = epath.Path(location).expanduser()
-        if not root.is_dir():
-            raise UserError(
-                f"there is no folder {location}; to name a file write files:{split}=PATH"
-            )
+        root = data_folder(location, split)
         names = [f"{stem}{end}.json" for stem in STEMS[split] for end in (f"-v{version}", "")]
         found = [path for path in (root / FOLDER / name for name in names) if path.exists()]
         found = [path for path in (root / name for name in names) if path.exists()] or found

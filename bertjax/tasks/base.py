@@ -196,8 +196,12 @@ class Task(abc.ABC):
         Args:
           form: one of ``OUTPUTS`` other than ``jsonl``.
           answers: as ``answer`` gives them.
+
+        Raises:
+          UserError: where the task writes ``jsonl`` only.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not write {form}: {answers}")
+        del answers
+        raise UserError(f"task '{self.name}' does not write {form}; it writes jsonl")
 
     def check_output(self, form: str) -> None:
         """Raises UserError if answers cannot be written in that form."""
