@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -98,24 +100,81 @@ def test_what_is_wrong_with_all_runs_is_told_once(
     told = capsys.readouterr().err
     assert told.count("there is no folder './nothing'") == 1
     assert not list(tmp_path.rglob("*.failed.json"))
-    assert cli.main(given(tmp_path, "--config.task=rte")) == 2
-    assert "--tasks and --seeds" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for flag, told in (
+        ("--config.task=rte", "--tasks and --seeds"),
+        ("--config.export=False", "which models stay by --keep"),
+        ("--grid=dropout:[0.1]", "'[0.1]' is no value for 'dropout'"),
+        (f"--workdir={tmp_path / 'file'}", "is a file; choose another --workdir"),
+    ):
+        assert cli.main([*given(tmp_path), flag]) == 2
+        assert told in capsys.readouterr().err
+
+
+def finished_run(workdir: epath.Path, run: Run) -> None:
+    """Leaves what a finished run leaves."""
+    folder = folder_of(workdir, run)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    document = {"experiment": dataclasses.asdict(run.config), "bertjax": "0"}
+    (folder / "config.json").write_text(json.dumps({**document, "model": {}, "heads": {}}))
 
 
 def test_runs_of_a_version_with_fewer_fields_go_on(tmp_path: Path):
     """What config.json lacks was as by default: numbers and mappings."""
     workdir, [run] = epath.Path(tmp_path), some_runs(1)
-    folder = folder_of(workdir, run)
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text("{}")
-    experiment = dataclasses.asdict(run.config)
+    finished_run(workdir, run)
+    config = folder_of(workdir, run) / "config.json"
+    document = json.loads(config.read_text())
     for name in ("options", "task_data", "layer_decay"):
-        del experiment[name]
-    (folder / "config.json").write_text(json.dumps({"experiment": experiment}))
+        del document["experiment"][name]
+    config.write_text(json.dumps(document))
     check_runs(workdir, [run])
     other = dataclasses.replace(run, config=dataclasses.replace(run.config, layer_decay=0.9))
     with pytest.raises(UserError, match=r"layer_decay: 1\.0 there, 0\.9 here"):
         check_runs(workdir, [other])
+
+
+def one_run(task: str, rate: float, seed: int, **fields: Any) -> Run:
+    given = {"model": "m", "data": "files:d", **fields}
+    config = FinetuneConfig(task=task, seed=seed, learning_rate=rate, **given)
+    return Run(task, (("learning_rate", rate),), config, 10)
+
+
+def test_results_of_another_config_are_not_mixed(tmp_path: Path):
+    """Neither with another seed or point of the task, nor of the model with another task."""
+    workdir = epath.Path(tmp_path)
+    finished_run(workdir, one_run("rte", 1e-4, 1))
+    check_runs(workdir, [one_run("rte", 1e-4, 2)])
+    check_runs(workdir, [one_run("rte", 3e-4, 1)])
+    check_runs(workdir, [one_run("cola", 3e-4, 1, epochs=5.0)])
+    for others, told in (
+        ([one_run("rte", 1e-4, 2, epochs=9.0)], r"epochs: 3\.0 there, 9\.0 here"),
+        ([one_run("rte", 3e-4, 1, batch_size=8)], r"batch_size: 32 there, 8 here"),
+        ([one_run("rte", 3e-4, 1, model="other")], "model: m there, other here"),
+        ([one_run("cola", 1e-4, 1, model="other")], "model: m there, other here"),
+    ):
+        with pytest.raises(UserError, match=told):
+            check_runs(workdir, others)
+
+
+def test_of_too_little_memory_one_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Once any run is finished; before it, it is what is wrong with all."""
+    workdir, [first, second] = epath.Path(tmp_path), some_runs(1, 2)
+
+    def full(config: FinetuneConfig, folder: str) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmuch more")
+
+    monkeypatch.setattr(runs, "finetune", full)
+    with pytest.raises(UserError, match=r"^cola seed=1: RESOURCE_EXHAUSTED: Out of memory$"):
+        runs.run_grid(workdir, [first], SLOTS[:1], "best", lambda: None)
+    finished_run(workdir, first)
+    result = {"metrics": {"validation/matthews": 0.5}, "seconds": 1.0}
+    (folder_of(workdir, first) / "result.json").write_text(json.dumps(result))
+    runs.run_grid(workdir, [first, second], SLOTS[:1], "best", lambda: None)
+    assert "[2 of 2] cola seed=2: failed: RESOURCE_EXHAUSTED" in capsys.readouterr().out
 
 
 WORKER = """
@@ -123,6 +182,9 @@ import json, os, pathlib, signal, sys, time
 order = json.load(sys.stdin)
 folder, seed = pathlib.Path(order["folder"]), order["experiment"]["seed"]
 print("seen", os.environ["PLACE"], flush=True)
+folder.mkdir(parents=True, exist_ok=True)
+document = {"bertjax": "0", "experiment": order["experiment"], "model": {}, "heads": {}}
+(folder / "config.json").write_text(json.dumps(document))
 if seed == 2:
     os.kill(os.getpid(), signal.SIGKILL)
 if seed == 3:
@@ -133,7 +195,6 @@ if seed >= 8:
     (folder.parent / f"ready{seed}").touch()
     time.sleep(60)
 result = {"metrics": {"validation/matthews": seed / 10}, "seconds": 1.0}
-folder.mkdir(parents=True)
 (folder / "result.json").write_text(json.dumps(result))
 """
 
@@ -173,6 +234,9 @@ def test_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     again = capsys.readouterr().out
     assert "4 of 5 runs are over already" in again
     assert "[5 of 5] cola seed=2: failed" in again
+    shutil.rmtree(folder_of(workdir, grid[3]))
+    runs.run_grid(workdir, grid, SLOTS, "best", lambda: None)
+    assert "3 of 5 runs are over already" in capsys.readouterr().out, "what was removed runs anew"
 
 
 @pytest.mark.usefixtures("pretending")
@@ -182,6 +246,23 @@ def test_a_first_run_that_cannot_be_stops_all(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="cola seed=3: no"):
         runs.run_grid(epath.Path(tmp_path), some_runs(3, 8, 9), SLOTS, "best", lambda: None)
     assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.usefixtures("pretending")
+def test_a_signal_while_a_process_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It reaches that process too, which would sleep for a minute."""
+    begin = pool.Pool._start
+
+    def start_and_stop(self: pool.Pool, run: Run, slot: Slot) -> Any:
+        process = begin(self, run, slot)
+        self._pass_on(signal.SIGTERM, None)
+        return process
+
+    monkeypatch.setattr(pool.Pool, "_start", start_and_stop)
+    started = time.monotonic()
+    with pool.Pool(epath.Path(tmp_path), SLOTS[:1], {}) as processes:
+        assert list(processes.go(some_runs(8))) == []
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.usefixtures("pretending")

@@ -122,6 +122,17 @@ def test_one_tasks_own_folder_is_not_the_data_of_all(glue: Path):
     assert choose_tasks("mrpc", f"files:{glue}/MRPC") == (("mrpc",), {})
 
 
+def test_folders_named_by_task_or_by_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "rte" / "RTE"
+    folder.mkdir(parents=True)
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / name).write_text("index\tsentence1\tsentence2\tlabel\n")
+    assert choose_tasks("all", f"files:{tmp_path}/{{task}}")[0] == ("rte",)
+    assert choose_tasks("rte", "files:~/{task}")[0] == ("rte",)
+    assert choose_tasks("all", "files:~/rte")[0] == ("rte",)
+
+
 def test_other_sources_have_all_tasks():
     assert choose_tasks("all", "tfds:glue/{task}") == (TRAINED, {})
 

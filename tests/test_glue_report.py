@@ -122,6 +122,22 @@ def test_without_its_model_the_next_point_answers(tmp_path: Path):
     assert (task.chosen.point, task.chosen.seed) == (LOW, 2)
 
 
+def test_seeds_that_failed_count_as_the_lowest(tmp_path: Path):
+    """One lucky seed of three does not beat three of three; nor does another folder count."""
+    canned_run(tmp_path, "rte", HIGH, 1, [0.71], model=True)
+    for seed in (2, 3):
+        canned_run(tmp_path, "rte", LOW, seed, [0.7], model=True)
+        failure = tmp_path / "runs" / "rte" / HIGH / f"seed={seed}.failed.json"
+        failure.write_text('{"sentence": "no", "final": true}')
+    (tmp_path / "runs" / "rte" / LOW / "seed=2 copy").mkdir()
+    [task], failures = collect(epath.Path(tmp_path))
+    assert len(failures) == 2
+    assert task.best.point == LOW
+    assert task.best.medians() == (70.0,)
+    assert task.chosen is not None
+    assert task.chosen.point == LOW
+
+
 class Tags(HTMLParser):
     """Checks that every element is closed, and notes what it names."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import os
 import zipfile
@@ -75,7 +76,8 @@ def test_predictions_arrive_as_given_and_the_bytes_repeat(tmp_path: Path):
     stsb = [-0.0, *(row % 11 / 2 for row in range(1, 1379))]
     predictions: dict[str, list[Any]] = {"WNLI.tsv": wnli, "STS-B.tsv": stsb}
     one, two = tmp_path / "one.zip", tmp_path / "deep" / "er" / "two.zip"
-    notes = write_submission(str(one), predictions, {"RTE.tsv": "it rained"}, {"WNLI.tsv": "runs"})
+    source = {"WNLI.tsv": {"model": "runs"}}
+    notes = write_submission(str(one), predictions, {"RTE.tsv": "it rained"}, source)
     assert notes == write_submission(str(two), predictions, {"RTE.tsv": "it rained"})
     assert one.read_bytes() == two.read_bytes()
     validate_submission(str(one))
@@ -288,7 +290,8 @@ def test_from_a_model_to_a_valid_zip(wnli_model: Path, tmp_path: Path):
     assert lines[1:] == [f"{row}\t{words[label]}" for row, label in enumerate(labels)]
     assert len(set(labels)) == 2
     told = json.loads((tmp_path / "out.json").read_text())["files"]
-    assert told["WNLI.tsv"] == {"rows": 146, "model": str(wnli_model)}
+    digest = hashlib.sha256((wnli_model / "model.safetensors").read_bytes()).hexdigest()
+    assert told["WNLI.tsv"] == {"rows": 146, "model": str(wnli_model), "sha256": digest}
     with pytest.raises(UserError, match=r"GLUE's server has no task 'cols'; did you mean 'cola'"):
         make_submission(path, {"cols": "runs"}, data)
 
@@ -350,6 +353,9 @@ def test_command_line(wnli_model: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["--models=rte", "--data=files:b", "--output=c.zip"], "'rte' is not written TASK=FOLDER"),
         (["--models=rte=a,rte=b", "--data=files:b", "--output=c.zip"], "task 'rte' twice"),
         (["--check=nowhere.zip"], "there is no file nowhere.zip"),
+        (["--models=rte=a", "--data=files:b", "--output=c"], "is a zip: write c.zip"),
+        (["--models=rte=a", "--data=files:b", "--output=/proc/c.zip"], "cannot write /proc/c.zip"),
+        (["--models=rte=a/b,colar=c", "--data=files:b", "--output=c.zip"], "no task 'colar'"),
     ],
 )
 def test_command_line_errors(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]):

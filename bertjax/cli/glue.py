@@ -55,15 +55,17 @@ COMMAND.config("configs/finetune.py")
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     values = COMMAND.parse(argv)
-    runs, left_out = plan(values)
     from etils import epath
 
+    workdir = epath.Path(values.workdir).expanduser()
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {workdir} is a file; choose another --workdir")
+    runs, left_out = plan(values)
     from bertjax.glue.conclude import make_zip
     from bertjax.glue.devices import make_slots
     from bertjax.glue.report import Heading, write_report
     from bertjax.glue.runs import run_grid
 
-    workdir = epath.Path(values.workdir).expanduser()
     command = shlex.join(["bertjax", "glue", *argv])
     heading = Heading(values.model, values.data, command, len(runs), tuple(left_out))
     slots = make_slots(values.parallel)
@@ -83,6 +85,8 @@ def plan(values: Any) -> tuple[list[Any], list[str]]:
     fields = values.config.to_dict()
     if fields["task"] or fields["seed"]:
         raise UserError("bertjax glue sets task and seed by --tasks and --seeds, not by the config")
+    if not fields["export"]:
+        raise UserError("bertjax glue decides which models stay by --keep, not by config.export")
     fields |= {"model": values.model, "data": values.data}
     tasks, missing = choose_tasks(values.tasks, values.data)
     left_out = [f"{task} is left out: {why}" for task, why in missing.items()]

@@ -64,9 +64,16 @@ def parse_models(text: str) -> dict[str, str]:
     Raises:
       UserError: for a part that is not written so, or a task twice.
     """
+    from bertjax.tasks.glue import GLUE
+
     models: dict[str, str] = {}
+    last = ""
     for part in filter(None, text.split(",")):
         task, _, folder = part.partition("=")
+        if task not in GLUE and "=" in models.get(last, "").rpartition("/")[2]:
+            models[last] += f",{part}"  # The folder of a grid's point with several fields.
+            continue
+        last = task
         if not task or not folder:
             raise UserError(f"--models: '{part}' is not written TASK=FOLDER")
         if task in models:

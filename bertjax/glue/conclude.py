@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from bertjax.glue.results import TaskResults
-from bertjax.glue.submission import SERVER_FILES, make_submission
+from bertjax.glue.submission import SERVER_FILES, described, make_submission, tests_of
 
 NAME = "submission.zip"
 
@@ -17,7 +17,7 @@ NAME = "submission.zip"
 def make_zip(workdir: epath.Path, tasks: Sequence[TaskResults], data: str) -> tuple[str, ...]:
     """Writes ``submission.zip``, of the best seed of the best point of each task.
 
-    It is not written anew where it is there and of the same models.
+    It is not written anew where it is there and of the same weights.
 
     Returns:
       What is to be known of it, a sentence each.
@@ -33,7 +33,7 @@ def make_zip(workdir: epath.Path, tasks: Sequence[TaskResults], data: str) -> tu
         for task in tasks
         if task.task not in models
     ]
-    if (told := _told(place)) is None or not _is_of(told, models):
+    if (told := _told(place)) is None or not _is_of(told, models, data):
         lengths = {task: result.max_length for task, result in chosen.items()}
         make_submission(str(place), models, data, max_lengths=lengths)
         told = _told(place) or {}
@@ -53,9 +53,21 @@ def _told(place: epath.Path) -> dict[str, Any] | None:
     return json.loads(beside.read_text())["files"]
 
 
-def _is_of(told: Mapping[str, Any], models: Mapping[str, str]) -> bool:
-    now = {file.name: models.get(file.model) for file in SERVER_FILES}
-    return now == {name: entry.get("model") for name, entry in told.items()}
+def _is_of(told: Mapping[str, Any], models: Mapping[str, str], data: str) -> bool:
+    """Whether the same weights would answer the same files, and for the same reasons no others."""
+    now = {task: described(folder) for task, folder in models.items()}
+    lacking: dict[str, str] = {}
+    for task in {file.model for file in SERVER_FILES if "filled" in told[file.name]} & now.keys():
+        lacking |= tests_of(task, data)[1]
+    for file in SERVER_FILES:
+        entry = told[file.name]
+        if "filled" in entry:
+            same = file.model not in now or lacking.get(file.name) == entry["because"]
+        else:
+            same = now.get(file.model) == {name: entry[name] for name in entry if name != "rows"}
+        if not same:
+            return False
+    return True
 
 
 def _filled(told: Mapping[str, Any]) -> list[str]:

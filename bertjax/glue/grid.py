@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -62,6 +63,11 @@ class Run:
 def point_name(point: Point) -> str:
     """``learning_rate=2e-05,batch_size=16``, fit for a folder; empty without a grid."""
     return ",".join(f"{field}={quote(str(value), safe='+')}" for field, value in point)
+
+
+def fields_of(name: str) -> list[str]:
+    """The fields of the point with this name."""
+    return [pair.partition("=")[0] for pair in filter(None, name.split(","))]
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -153,7 +159,8 @@ def _value(field: str, word: str, fields: Mapping[str, Any], flag: str) -> Any:
         return word
     try:
         value = ast.literal_eval(word.capitalize() if isinstance(now, bool) else word)
-        fits = {bool: bool, int: int, float: int | float}.get(type(now), object)
+        simple = int | float | str | None
+        fits = {bool: bool, int: int, float: int | float}.get(type(now), simple)
         if not isinstance(value, fits) or (isinstance(value, bool) and not isinstance(now, bool)):
             raise ValueError(word)
     except (ValueError, SyntaxError):
@@ -200,6 +207,7 @@ def missing_file(task: str, data: str, strict: bool = False) -> str | None:
         return None
     layout = GLUE[task].layout
     splits = [split for split in layout.splits if not split.startswith("test")]
+    location = os.path.expanduser(location.replace("{task}", task))
     if strict and "=" not in location and not (epath.Path(location) / layout.folder).is_dir():
         return f"there is no folder {location}/{layout.folder}"
     for split in splits:

@@ -75,7 +75,10 @@ class Pool:
             for index in range(len(self.slots)):
                 if index not in self._busy and waiting and not self.signal:
                     run = waiting.popleft()
-                    self._busy[index] = self._start(run, self.slots[index]), run
+                    process = self._start(run, self.slots[index])
+                    self._busy[index] = process, run
+                    if self.signal:  # It came before the process was known to _pass_on.
+                        process.send_signal(self.signal)
             time.sleep(POLL)
             for index, (process, run) in list(self._busy.items()):
                 if (code := process.poll()) is not None:

@@ -29,7 +29,8 @@ TITLES = {
 READING = (
     "Scores are per cent on the development set. A run's score is that of its best evaluation by "
     "the task's main metric, which comes first; “last” is that of its last evaluation, which no "
-    "choice has favoured. The hyper-parameters are those with the highest median over the seeds."
+    "choice has favoured. The hyper-parameters are those with the highest median over the seeds, "
+    "a failed one counted as the lowest."
 )
 BESIDE = (
     "The first row is the median of the best hyper-parameters here. The others are as their "

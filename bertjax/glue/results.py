@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,8 +13,7 @@ from urllib.parse import unquote
 
 from etils import epath
 
-from bertjax.glue.folders import MODEL, read_failure
-from bertjax.glue.grid import TRAINED
+from bertjax.glue.folders import MODEL, read_failure, run_folders
 from bertjax.tasks import get_task
 from bertjax.train import workdir as workdirs
 
@@ -58,6 +58,8 @@ class PointResults:
     task: str
     point: str
     results: tuple[Result, ...]
+    failed: int = 0
+    """Seeds without a score."""
 
     @property
     def main(self) -> list[float]:
@@ -98,7 +100,10 @@ class TaskResults:
 
     @property
     def best(self) -> PointResults:
-        """The point with the highest median of the main metric; of equal ones, highest mean."""
+        """The point with the highest median of the main metric; of equal ones, highest mean.
+
+        A seed that failed counts as lower than any score.
+        """
         return self._ranked[0]
 
     @property
@@ -113,7 +118,8 @@ class TaskResults:
     @property
     def _ranked(self) -> list[PointResults]:
         def worth(point: PointResults) -> tuple[float, float]:
-            return point.medians()[0], point.means()[0]
+            lowest = [-math.inf] * point.failed
+            return statistics.median([*point.main, *lowest]), point.means()[0]
 
         return sorted(self.points, key=worth, reverse=True)
 
@@ -140,41 +146,29 @@ def collect(workdir: epath.Path) -> tuple[list[TaskResults], list[Failure]]:
     Raises:
       UserError: where a file of a run is damaged.
     """
-    tasks, failures = [], []
-    for task in TRAINED:
-        folder = workdir / "runs" / task
-        if not folder.is_dir():
-            continue
+    by_task: dict[str, dict[str, list[Result | Failure]]] = {}
+    for task, point, folder in run_folders(workdir):
+        if found := _outcome(task, point, folder):
+            by_task.setdefault(task, {}).setdefault(point, []).append(found)
+    tasks = []
+    for task, by_point in by_task.items():
         points = []
-        for place in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
-            results, failed = _point(task, place, "" if place == folder else place.name)
-            failures += failed
+        for point, outcomes in sorted(by_point.items(), key=lambda pair: _order(pair[0])):
+            results = tuple(found for found in outcomes if isinstance(found, Result))
             if results:
-                points.append(PointResults(task, results[0].point, tuple(results)))
+                points.append(PointResults(task, point, results, len(outcomes) - len(results)))
         if points:
-            tasks.append(TaskResults(task, tuple(sorted(points, key=lambda p: _order(p.point)))))
-    return tasks, failures
+            tasks.append(TaskResults(task, tuple(points)))
+    every = [found for points in by_task.values() for row in points.values() for found in row]
+    return tasks, [found for found in every if isinstance(found, Failure)]
 
 
-def _point(task: str, place: epath.Path, point: str) -> tuple[list[Result], list[Failure]]:
-    """The runs of one folder, by seed."""
-    results, failures = [], []
-    if point.startswith("seed="):
-        return results, failures
-    folders = {path.name.partition(".")[0] for path in place.iterdir()}
-    seeds = sorted(name for name in folders if name.startswith("seed="))
-    for name in sorted(seeds, key=lambda name: int(name.removeprefix("seed="))):
-        folder = place / name
-        result = workdirs.read_result(folder) if folder.is_dir() else None
-        if result is not None:
-            found = _result(task, point, folder, result)
-            if isinstance(found, Result):
-                results.append(found)
-            else:
-                failures.append(found)
-        elif failure := read_failure(folder):
-            failures.append(Failure(_name(task, point, name), failure["sentence"]))
-    return results, failures
+def _outcome(task: str, point: str, folder: epath.Path) -> Result | Failure | None:
+    """What a run came to; None while it is not over."""
+    if (result := workdirs.read_result(folder)) is not None:
+        return _result(task, point, folder, result)
+    failure = read_failure(folder)
+    return Failure(_name(task, point, folder.name), failure["sentence"]) if failure else None
 
 
 def _name(task: str, point: str, seed: str) -> str:

@@ -149,6 +149,8 @@ def _one(tally: Tally, run: Run, keep: str) -> None:
         _failed(tally, run, str(error), isinstance(error, Diverged))
     except Interrupted as stop:
         raise RunsInterrupted(stop.signal, tally) from stop
+    except jax.errors.JaxRuntimeError as error:  # Of the device, such as too little memory.
+        _failed(tally, run, str(error).partition("\n")[0], final=False)
     else:
         tidy(tally.workdir, run, keep)
         tally.finished(run)

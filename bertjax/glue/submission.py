@@ -11,6 +11,7 @@ leaderboard's mean.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import itertools
 import json
@@ -31,6 +32,8 @@ _DIGITS = ("0", "1")
 _INFERENCE = ("entailment", "neutral", "contradiction")
 _PAIR = ("entailment", "not_entailment")
 _SCORES = ("0.000", "1.000", "2.000", "3.000", "4.000", "5.000")
+_PART = 2**24
+"""Bytes that are read at a time."""
 _BEFORE_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -101,19 +104,33 @@ def make_submission(
     for task in models:
         if task not in known:
             raise UserError(f"GLUE's server has no task '{task}'{nearest(task, known)}")
+    _check_place(epath.Path(path))
     predictions: dict[str, list[Prediction]] = {}
     reasons: dict[str, str] = {}
     for task, folder in models.items():
-        tests, missing = _tests_of(task, data)
+        tests, missing = tests_of(task, data)
         reasons |= missing
         if tests:
             model = load(folder, task, max_length=(max_lengths or {}).get(task, 0), dtype=dtype)
             for file, records in tests.items():
                 predictions[file.name] = _predictions(model, file, records, batch_size)
-    sources = {file.name: models[file.model] for file in SERVER_FILES if file.model in models}
+    told = {task: described(folder) for task, folder in models.items()}
+    sources = {file.name: told[file.model] for file in SERVER_FILES if file.model in told}
     notes = write_submission(path, predictions, reasons, sources)
     validate_submission(path)
     return notes
+
+
+def described(folder: str) -> dict[str, str]:
+    """A model's folder, and where its weights are in one file of it the ``sha256`` of those."""
+    weights = epath.Path(folder) / "model.safetensors"
+    if not weights.exists():
+        return {"model": folder}
+    digest = hashlib.sha256()
+    with weights.open("rb") as file:
+        while part := file.read(_PART):
+            digest.update(part)
+    return {"model": folder, "sha256": digest.hexdigest()}
 
 
 def predictions_of(
@@ -146,7 +163,7 @@ def write_submission(
     path: str,
     predictions: Mapping[str, Sequence[Prediction]],
     reasons: Mapping[str, str] | None = None,
-    sources: Mapping[str, str] | None = None,
+    sources: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[str]:
     """Writes the zip; the same predictions give the same bytes.
 
@@ -154,7 +171,7 @@ def write_submission(
       path: of the zip, ``NAME.zip``; ``NAME.json`` beside it tells of each file where it is from.
       predictions: by file, such as ``CoLA.tsv``: a word or a number a row. Others are filled.
       reasons: by file, why it is filled, where that is not the lack of a model.
-      sources: by file, the model that predicted it.
+      sources: by file, what is to be told of the model that predicted it.
 
     Returns:
       A sentence for each file that is filled.
@@ -164,8 +181,7 @@ def write_submission(
         own, a word that it does not take, or a place that cannot be written.
     """
     place = epath.Path(path)
-    if place.suffix != ".zip":
-        raise UserError(f"a submission is a zip: write {path}.zip")
+    _check_place(place)
     names = [file.name for file in SERVER_FILES]
     for name in predictions:
         if name not in names:
@@ -174,7 +190,7 @@ def write_submission(
     for file in SERVER_FILES:
         if file.name in predictions:
             contents[file.name] = _text(file, predictions[file.name])
-            told[file.name] = {"rows": file.rows, "model": (sources or {}).get(file.name)}
+            told[file.name] = {"rows": file.rows, **(sources or {}).get(file.name, {})}
         else:
             why = (reasons or {}).get(file.name) or f"there is no model of {file.model}"
             contents[file.name] = _text(file, _filling(file))
@@ -186,7 +202,19 @@ def write_submission(
     return notes
 
 
-def _tests_of(task: str, data: str) -> tuple[dict[ServerFile, Sequence[Any]], dict[str, str]]:
+def _check_place(place: epath.Path) -> None:
+    """Raises UserError where a zip cannot be written, before the work of predicting is done."""
+    if place.suffix != ".zip":
+        raise UserError(f"a submission is a zip: write {place}.zip")
+    try:
+        _put(place.with_name(f"{place.name}.trial"), b"")
+        place.with_name(f"{place.name}.trial").unlink()
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"cannot write {place} ({why}); choose another place") from error
+
+
+def tests_of(task: str, data: str) -> tuple[dict[ServerFile, Sequence[Any]], dict[str, str]]:
     """The test sets that a task's model answers, and why others of them cannot be read."""
     records, missing = {}, {}
     for file in SERVER_FILES:

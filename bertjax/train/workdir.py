@@ -193,7 +193,7 @@ def prepare(
         there = read_json(path)
         experiment = there.get("experiment")
         if not isinstance(experiment, dict) or _has_begun(folder, record):
-            _check_same(folder, experiment, document["experiment"], defaults or {})
+            check_same(folder, experiment, document["experiment"], defaults or {})
             _check_corpora(folder, there.get("corpora"), document.get("corpora", {}))
             return
     try:
@@ -212,16 +212,25 @@ def _has_begun(folder: epath.Path, record: str) -> bool:
     return any(path.name != "checkpoints" or any(path.iterdir()) for path in saved)
 
 
-def _check_same(
-    folder: epath.Path, there: Any, here: Mapping[str, Any], defaults: Mapping[str, Any]
+def check_same(
+    folder: epath.Path,
+    there: Any,
+    here: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    but: Iterable[str] = (),
 ) -> None:
+    """Raises UserError where two experiments differ, ``but`` in these fields.
+
+    ``there`` is what ``folder`` holds, ``here`` what is asked for, ``defaults`` as in
+    :func:`prepare`.
+    """
     if not isinstance(there, dict):
         raise UserError(f"{folder} holds a config.json that no run wrote; choose another --workdir")
     there = json.loads(json.dumps(defaults)) | there
     here = json.loads(json.dumps(here))
     different = [
         f"{name}: {there.get(name)} there, {here.get(name)} here"
-        for name in sorted({*there, *here} - set(MAY_CHANGE))
+        for name in sorted({*there, *here} - {*MAY_CHANGE, *but})
         if there.get(name) != here.get(name)
     ]
     if different:
