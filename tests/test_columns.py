@@ -113,6 +113,25 @@ def test_universal_dependencies(tmp_path: Path) -> None:
     assert [sentence.document for sentence in sentences] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("columns", "text", "expected"),
+    [
+        (Columns(tag=4), "1\ta\tb\tX\tY\t_\n", ("a", "Y")),
+        (Columns(word=2), "1\ta\tb\tX\tY\t_\n", ("b", "X")),
+        (Columns(separator="|"), "1|a|b|X\n", ("a", "X")),
+        (Columns(prefix="fr:"), "1\tfr:a\tb\tX\n", ("a", "X")),
+        (Columns(comment="%"), "% x\n1\ta\tb\tX\n", ("a", "X")),
+    ],
+)
+def test_options_go_before_universal_dependencies(
+    tmp_path: Path, columns: Columns, text: str, expected: tuple[str, str]
+) -> None:
+    """What is not set stays theirs: comments, multiword ranges and empty nodes are no words."""
+    skipped = f"# text = a\n{text.splitlines()[-1].replace('1', '1-2', 1)}\n"
+    (tmp_path / "train.CONLLU").write_text(skipped + text)
+    assert pairs(read_columns(str(tmp_path / "train.CONLLU"), columns)) == [[expected]]
+
+
 def test_comments() -> None:
     columns = Columns(comment="%")
     assert pairs(parsed("% a\na O\n% b\nb O\n\n%\n\n", columns)) == [[("a", "O"), ("b", "O")]]

@@ -262,6 +262,7 @@ def test_inputs_and_column_output(tokenizer: Tokenizer) -> None:
     whole = task.with_options({"context": "document"})
     assert read(columns, "conll", whole) == [["a", "b", "c"]]
     assert read("a\nb\n\nc\n", "conll", whole) == [["a", "b"], ["c"]]
+    assert read("# text = ab\n1-2\tab\n1\ta\n2\tb\n", "conllu") == [["a", "b"]]
     with pytest.raises(UserError, match=r"^f:2: an input must be a text"):
         read('{"text": "a"}\n{"txt": "b"}\n', "jsonl")
 

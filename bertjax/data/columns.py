@@ -52,22 +52,32 @@ class Columns:
     """What is stripped from the beginning of each word; ``auto``: a language code and a colon
     (``fr:``) where the first word begins so."""
     conllu: bool = False
-    """Whether multiword ranges (``1-2``) and empty nodes (``1.1``) of CoNLL-U are skipped."""
+    """Whether multiword ranges (``1-2``), empty nodes (``1.1``) and comments (``#``) of CoNLL-U are
+    skipped."""
 
     def of(self, path: str) -> Columns:
-        """As they are, or for a file that ends in ``.conllu`` those of Universal Dependencies.
+        """As they are, or for a file that ends in ``.conllu`` :attr:`universal`."""
+        return self.universal if path.lower().endswith(".conllu") else self
+
+    @property
+    def universal(self) -> Columns:
+        """For CoNLL-U: what is at its default becomes what Universal Dependencies have.
 
         These are FORM and UPOS (https://universaldependencies.org/format.html).
         """
-        if not path.endswith(".conllu"):
-            return self
-        return Columns(1, 3, "tab", comment="#", conllu=True)
+        mine = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        return dataclasses.replace(Columns(1, 3, "tab"), **mine, conllu=True)
 
     def split(self, line: str) -> tuple[Kind, list[str]]:
         """What a line is, and the cells of a word's."""
-        if self.comment and line.startswith(self.comment):
-            rest = line.removeprefix(self.comment).split()
-            return "document" if rest[:1] == [NEW_DOCUMENT] else "skipped", []
+        for mark in (self.comment, "#" if self.conllu else ""):
+            if mark and line.startswith(mark):
+                rest = line.removeprefix(mark).split()
+                return "document" if rest[:1] == [NEW_DOCUMENT] else "skipped", []
         if not line.strip(" \t"):
             return "blank", []
         if self.separator == "whitespace":

@@ -15,11 +15,14 @@ from bertjax.types import UserError
 Texts = tuple[str, ...]
 """One text, or two."""
 
-OTHER_FORMATS = {".txt": "lines", ".json": "json", ".conll": "conll", ".conllu": "conll"}
+OTHER_FORMATS = {".txt": "lines", ".json": "json", ".conll": "conll", ".conllu": "conllu"}
 
 
 def input_format(path: str) -> str:
-    """``tsv``, ``csv``, ``jsonl``, ``json`` or ``conll`` by a file's ending; else ``lines``."""
+    """By a file's ending ``tsv``, ``csv``, ``jsonl``, ``json``, ``conll`` or ``conllu``.
+
+    Any other ending is ``lines``.
+    """
     suffix = epath.Path(path).suffix.lower()
     return (FORMATS | OTHER_FORMATS).get(suffix, "lines")
 

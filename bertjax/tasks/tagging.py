@@ -236,19 +236,20 @@ class TaggingTask(Task):
     def read(
         self, stream: Iterable[bytes], name: str, form: str, columns: Sequence[str] = ()
     ) -> Iterator[Record]:
-        """Inputs: a sentence a line, a JSON object a line, or column files (``conll``, ``tsv``).
+        """Inputs: a sentence or a JSON object a line, or columns (``conll``, ``conllu``, ``tsv``).
 
         Of a column file the words are read, where the options say; tags are not.
 
         Raises:
           UserError: for a line that is no input of this task, by its number.
         """
-        if form not in ("conll", "tsv"):
+        if form not in ("conll", "conllu", "tsv"):
             yield from super().read(stream, name, form, columns)
             return
         if columns:
             raise UserError(f"task '{self.name}' has its own columns; leave --columns out")
-        where = self._layout.columns.of(name)
+        where = self._layout.columns
+        where = where.universal if form == "conllu" else where.of(name)
         yield from records_of(parse_columns(stream, name, where, "ignored"), self.context)
 
     def lines(self, form: str, answers: Iterable[Answer]) -> Iterator[str]:
