@@ -113,6 +113,25 @@ def test_universal_dependencies(tmp_path: Path) -> None:
     assert [sentence.document for sentence in sentences] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("columns", "text", "expected"),
+    [
+        (Columns(tag=4), "1\ta\tb\tX\tY\t_\n", ("a", "Y")),
+        (Columns(word=2), "1\ta\tb\tX\tY\t_\n", ("b", "X")),
+        (Columns(separator="|"), "1|a|b|X\n", ("a", "X")),
+        (Columns(prefix="fr:"), "1\tfr:a\tb\tX\n", ("a", "X")),
+        (Columns(comment="%"), "% x\n1\ta\tb\tX\n", ("a", "X")),
+    ],
+)
+def test_options_go_before_universal_dependencies(
+    tmp_path: Path, columns: Columns, text: str, expected: tuple[str, str]
+) -> None:
+    """What is not set stays theirs: comments, multiword ranges and empty nodes are no words."""
+    skipped = f"# text = a\n{text.splitlines()[-1].replace('1', '1-2', 1)}\n"
+    (tmp_path / "train.CONLLU").write_text(skipped + text)
+    assert pairs(read_columns(str(tmp_path / "train.CONLLU"), columns)) == [[expected]]
+
+
 def test_comments() -> None:
     columns = Columns(comment="%")
     assert pairs(parsed("% a\na O\n% b\nb O\n\n%\n\n", columns)) == [[("a", "O"), ("b", "O")]]
@@ -121,6 +140,8 @@ def test_comments() -> None:
 def test_tags_may_be_absent_or_of_no_matter() -> None:
     assert [s.tags for s in parsed("a\nb\n\nc\n", tags="optional")] == [None, None]
     assert [s.tags for s in parsed("a O\n", tags="optional")] == [["O"]]
+    with pytest.raises(UserError, match=r"^f:2 has 2 columns where the file's first word has 1; "):
+        parsed("a\nb B-X\nc O\n", tags="optional")
     ragged = parsed("a O\nb\n\nc X Y\n", tags="ignored")
     assert [(s.words, s.tags) for s in ragged] == [(["a", "b"], None), (["c"], None)]
 
@@ -133,6 +154,7 @@ def test_tags_may_be_absent_or_of_no_matter() -> None:
         ("a O\n", Columns(0, 2), "f:1 has 2 columns and none of number 2, where the tag should"),
         ("a O\n", Columns(5), "f:1 has 2 columns and none of number 5, where the word should"),
         ("a O\nb\tO\n", Columns(separator="tab"), "f:1 has a word but no tag"),
+        ("a\tO\nb\t\n", Columns(separator="tab"), "f:2 has a word but no tag; mend it, or set"),
         ("fr:a\tO\nb\tO\n", Columns(separator="tab", prefix="auto"), "f:2: the word 'b' does not"),
         ("a O\n", Columns(prefix="fr:"), "f:1: the word 'a' does not begin with 'fr:'; mend it"),
     ],
@@ -170,6 +192,15 @@ def test_files_are_found_by_their_split(tmp_path: Path, split: str, name: str) -
     assert find_columns(str(folder), split) == str(folder / name)
     assert find_columns(str(tmp_path), split, "own") == str(folder / name)
     assert find_columns(f"{split}={folder / 'train.py'}", split) == str(folder / "train.py")
+
+
+def test_the_text_beside_a_treebank_is_not_meant(tmp_path: Path) -> None:
+    for name in ("fr_gsd-ud-train.conllu", "fr_gsd-ud-train.txt"):
+        (tmp_path / name).write_text("a O\n")
+    assert find_columns(str(tmp_path), "train") == str(tmp_path / "fr_gsd-ud-train.conllu")
+    (tmp_path / "fr_pud-ud-train.txt").write_text("a O\n")
+    with pytest.raises(UserError, match=r"gsd-ud-train\.conllu and .*pud-ud-train\.txt may be"):
+        find_columns(str(tmp_path), "train")
 
 
 def test_files_that_are_not_found(tmp_path: Path) -> None:

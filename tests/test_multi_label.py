@@ -85,6 +85,15 @@ def test_hugging_face_gives_lists_of_class_ids(monkeypatch: pytest.MonkeyPatch):
     task = get_task("multi_label", data="hf:someone/moods")
     assert task.class_names == WORDS
     assert [r["label"].tolist() for r in task.open("hf:someone/moods", "train")] == EXPECTED[1:]
+    hidden: list[Any] = [None, -1, [-1], np.array([-1]), [None]]
+    rows[:] = [{"text": "a", "labels": value} for value in [*hidden, []]]
+    labels = [record["label"] for record in task.open("hf:someone/moods", "test")]
+    assert labels[:-1] == [None] * len(hidden)
+    assert labels[-1].tolist() == [0, 0]
+    for value in ([0, -1], [2], ["sad"], "sad", [0.5], [[0]], {}):
+        rows[:] = [{"text": "a", "labels": value}]
+        with pytest.raises(UserError, match=r"^hf:someone/moods, row 0: labels .* class ids"):
+            task.open("hf:someone/moods", "train")[0]
     with pytest.raises(UserError, match="columns of 0 and 1 are read from files only"):
         get_task("multi_label", options={"label_columns": WORDS}).open("hf:x/y", "train")
 
@@ -123,6 +132,10 @@ def test_bad_labels_are_named(
     [
         ({"threshold": 1.0}, "threshold 1.0 must lie between 0 and 1"),
         ({"separator": " "}, "separator must be a character such as ';', and no space"),
+        ({"separator": 1}, "option separator is 1; set it to a character such as ';'"),
+        ({"separator": None}, "option separator is None; set it to a character such as ';'"),
+        ({"label_columns": "ab"}, "option label_columns is 'ab'; set it to a list of columns"),
+        ({"label_columns": [1, 2]}, "option label_columns is (1, 2); set it to a list of columns"),
         ({"label_columns": ["a"]}, "label_columns must be two or more different columns, not a"),
         ({"label_columns": ["a", "b"]}, "label_columns are the labels themselves; leave labels"),
     ],

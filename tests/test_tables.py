@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bertjax.data.inputs import read_rows, read_texts
 from bertjax.data.tables import parse_table, read_table, reading
 from bertjax.types import UserError
 
@@ -205,3 +206,9 @@ def test_what_a_file_system_raises_is_told(error: Exception, message: str) -> No
     with pytest.raises(UserError) as raised, reading("a.tsv"):
         raise error
     assert str(raised.value) == message
+
+
+def test_plain_lines_lose_their_byte_order_mark() -> None:
+    lines = [b"\xef\xbb\xbfEU rejects\n", b"\xef\xbb\xbfa\r\n"]
+    assert list(read_rows(lines, "f", "lines")) == [("f:1", "EU rejects"), ("f:2", "\ufeffa")]
+    assert list(read_texts(lines, "f", "lines", ["text"])) == [("EU rejects",), ("\ufeffa",)]

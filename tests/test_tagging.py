@@ -113,6 +113,36 @@ def test_bioes_stays_and_labels_decide(tmp_path: Path) -> None:
         get_task("ner").with_labels(["O", "B-X"]).open(f"files:train={tmp_path / 'test'}", "train")
 
 
+@pytest.mark.parametrize(
+    ("letters", "labels"),
+    [
+        ("BILU", ("O", "B-PER", "I-PER", "L-PER", "U-PER")),
+        ("BMES", ("O", "B-PER", "M-PER", "E-PER", "S-PER")),
+        ("BMEW", ("W-PER", "E-PER", "M-PER", "B-PER", "O")),
+        ("BILU", ("O", "B", "I", "L", "U")),
+    ],
+)
+def test_labels_of_other_spellings(
+    letters: str, labels: tuple[str, ...], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """Data are read in any scheme; answers have the model's own words."""
+    begin, inside, end, alone = (next(n for n in labels if n.startswith(x)) for x in letters)
+    tags = [begin, inside, end, "O", alone]
+    pairs = list(zip(["cat", "dog", "bird", "the", "cat"], tags, strict=True))
+    for split in ("train", "test"):
+        write(tmp_path / split, [pairs])
+    task = get_task("ner").with_labels(labels)
+    (record,) = task.open(f"files:{tmp_path}", "train")
+    (window,) = task.encode(record, tokenizer, 32)
+    assert window["token_labels"].tolist() == [-1, *map(labels.index, tags), -1]
+    logits = certain([window], {"tags": tags}, labels)
+    assert task.answer(record, [window], logits)["tags"] == tags
+    assert len(task.answer(record, [window], logits)["entities"]) == 2
+    scores = task.score(task.open(f"files:{tmp_path}", "test"), [[window]], [logits])
+    assert scores == dict.fromkeys(scores, 1.0)
+    assert ("f1_PER" in scores) == ("-" in begin)
+
+
 def test_parts_of_speech_are_words(tmp_path: Path) -> None:
     write(tmp_path / "train", [[("a", "DET"), ("cat", "NOUN"), ("I-", "I-")]])
     task = get_task("pos", data=f"files:{tmp_path}")
@@ -262,6 +292,7 @@ def test_inputs_and_column_output(tokenizer: Tokenizer) -> None:
     whole = task.with_options({"context": "document"})
     assert read(columns, "conll", whole) == [["a", "b", "c"]]
     assert read("a\nb\n\nc\n", "conll", whole) == [["a", "b"], ["c"]]
+    assert read("# text = ab\n1-2\tab\n1\ta\n2\tb\n", "conllu") == [["a", "b"]]
     with pytest.raises(UserError, match=r"^f:2: an input must be a text"):
         read('{"text": "a"}\n{"txt": "b"}\n', "jsonl")
 

@@ -183,6 +183,8 @@ def test_scores_at_the_edges() -> None:
     assert entity_scores([["O"]], [["O"]]) == nothing
     assert entity_scores([["O", "B-A"]], [["O", "O"]]) == nothing | {"f1_A": 0.0}
     assert entity_scores([["B", "I"]], [["B", "I"]]) == dict.fromkeys(nothing, 1.0)
+    mixed = entity_scores([["B", "O", "B-PER", "B-x"]], [["B", "O", "O", "O"]])
+    assert [mixed[f"f1_{kind}"] for kind in ("", "PER", "x")] == [1.0, 0.0, 0.0]
     across = entity_scores([["B-A"], ["I-A"]], [["B-A"], ["B-A"]])  # a span ends with its sentence
     assert across["f1"] == 1
     assert word_accuracy([["A", "B"], ["C"]], [["A", "C"], ["C"]]) == pytest.approx(2 / 3)

@@ -9,7 +9,7 @@ import pytest
 from test_family_finetune import write_tokenizer
 from tiny import WORDS
 
-from bertjax.data.word_windows import Window, windows_of, word_pieces
+from bertjax.data.word_windows import Window, _ranges, windows_of, word_pieces
 from bertjax.tokenizers import Tokenizer, load_tokenizer, wordpiece_tokenizer
 from bertjax.types import UserError
 
@@ -71,6 +71,30 @@ def test_a_word_is_answered_where_it_sees_most(tokenizer: Tokenizer) -> None:
             ]
             assert seen[number] == max(seen)
             assert min(word, 49 - word, 3) <= seen[number]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_words_and_places_are_those_of_the_definition(seed: int, tokenizer: Tokenizer) -> None:
+    """Words of 1 to 7 tokens; of windows that see as much of a word, the first answers it."""
+    random = np.random.default_rng(seed)
+    words = ["b" * int(n) for n in random.integers(1, 8, 400)]
+    offsets = np.cumsum([0, *map(len, word_pieces(words, tokenizer))]).tolist()
+    length, stride = int(random.integers(12, 60)), int(random.integers(0, 30))
+    spans = _ranges(offsets, length - 2, stride or (length - 2) // 2)
+    expected: list[list[tuple[int, int]]] = [[] for _ in spans]
+    for word in range(len(words)):
+        sees = [
+            min(offsets[word] - offsets[start], offsets[stop] - offsets[word + 1])
+            if start <= word < stop
+            else -1
+            for start, stop in spans
+        ]
+        best = sees.index(max(sees))
+        expected[best].append((word, offsets[word] - offsets[spans[best][0]] + 1))
+    windows = windows_of(words, tokenizer, length, stride)
+    found = [list(zip(w.words.tolist(), w.places.tolist(), strict=True)) for w in windows]
+    assert found == expected
+    assert {w.words.dtype for w in windows} | {w.places.dtype for w in windows} == {np.dtype("i4")}
 
 
 def test_a_word_longer_than_the_window_keeps_its_first_tokens(tokenizer: Tokenizer) -> None:

@@ -27,7 +27,7 @@ COMMAND.text("input", "File to read, or - for standard input.", default="-")
 COMMAND.choice(
     "format",
     "Of the input; auto goes by the file's ending, else plain lines.",
-    ["auto", "lines", "tsv", "csv", "jsonl", "json", "conll"],
+    ["auto", "lines", "tsv", "csv", "jsonl", "json", "conll", "conllu"],
     default="auto",
 )
 COMMAND.text("columns", "The one or two columns of a table with text, separated by a comma.")

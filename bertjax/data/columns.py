@@ -52,22 +52,32 @@ class Columns:
     """What is stripped from the beginning of each word; ``auto``: a language code and a colon
     (``fr:``) where the first word begins so."""
     conllu: bool = False
-    """Whether multiword ranges (``1-2``) and empty nodes (``1.1``) of CoNLL-U are skipped."""
+    """Whether multiword ranges (``1-2``), empty nodes (``1.1``) and comments (``#``) of CoNLL-U are
+    skipped."""
 
     def of(self, path: str) -> Columns:
-        """As they are, or for a file that ends in ``.conllu`` those of Universal Dependencies.
+        """As they are, or for a file that ends in ``.conllu`` :attr:`universal`."""
+        return self.universal if path.lower().endswith(".conllu") else self
+
+    @property
+    def universal(self) -> Columns:
+        """For CoNLL-U: what is at its default becomes what Universal Dependencies have.
 
         These are FORM and UPOS (https://universaldependencies.org/format.html).
         """
-        if not path.endswith(".conllu"):
-            return self
-        return Columns(1, 3, "tab", comment="#", conllu=True)
+        mine = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        return dataclasses.replace(Columns(1, 3, "tab"), **mine, conllu=True)
 
     def split(self, line: str) -> tuple[Kind, list[str]]:
         """What a line is, and the cells of a word's."""
-        if self.comment and line.startswith(self.comment):
-            rest = line.removeprefix(self.comment).split()
-            return "document" if rest[:1] == [NEW_DOCUMENT] else "skipped", []
+        for mark in (self.comment, "#" if self.conllu else ""):
+            if mark and line.startswith(mark):
+                rest = line.removeprefix(mark).split()
+                return "document" if rest[:1] == [NEW_DOCUMENT] else "skipped", []
         if not line.strip(" \t"):
             return "blank", []
         if self.separator == "whitespace":
@@ -108,7 +118,8 @@ def find_columns(location: str, split: str, folder: str = "") -> str:
       folder: the data set's own folder, which may lie in the one named.
 
     A file's name is a split's (``train``; ``dev``, ``valid``, ``testa``; ``test``, ``testb``), as a
-    whole or after other words (``eng.train``, ``fr_gsd-ud-dev.conllu``).
+    whole or after other words (``eng.train``, ``fr_gsd-ud-dev.conllu``). A treebank's bare text, a
+    ``.txt`` beside the ``.conllu`` of that name, is passed over.
 
     Raises:
       UserError: where no file, or more than one, can be meant.
@@ -123,6 +134,7 @@ def find_columns(location: str, split: str, folder: str = "") -> str:
     for before in ("", r".*[._-]"):
         pattern = re.compile(f"{before}(?:{stems})(?:{endings})")
         found = sorted(str(place / name) for place, name in names if pattern.fullmatch(name))
+        found = [path for path in found if _treebank(path) not in found]
         if len(found) > 1:
             raise UserError(
                 f"both {found[0]} and {found[1]} may be meant for '{split}'; "
@@ -134,6 +146,11 @@ def find_columns(location: str, split: str, folder: str = "") -> str:
         f"{root} holds no file for '{split}'; looked for {' or '.join(_STEMS[split])} with one of "
         f"the endings{', '.join(_ENDINGS)}, or name it by files:{split}=PATH"
     )
+
+
+def _treebank(path: str) -> str:
+    """The CoNLL-U file whose bare text ``path`` would be; empty: it is no text."""
+    return path.removesuffix(".txt") + ".conllu" if path.endswith(".txt") else ""
 
 
 def read_columns(path: str, columns: Columns, tags: Tags = "required") -> list[Sentence]:
@@ -185,6 +202,7 @@ class _Reader:
         self._name, self._columns = name, columns
         self._prefix = columns.prefix
         self._tags: Tags = tags
+        self._untagged = tags == "ignored"
         self._width = 0
 
     def add(self, sentence: Sentence, cells: list[str], number: int) -> None:
@@ -205,18 +223,18 @@ class _Reader:
             )
         sentence.words.append(word.removeprefix(self._prefix))
         sentence.lines.append(number)
-        if self._tags == "ignored" or sentence.tags is None:
+        if self._untagged or sentence.tags is None:
             sentence.tags = None
-        elif len(cells) == 1:
+            return
+        tag = _cell(cells, self._columns.tag, place, "tag") if len(cells) > 1 else ""
+        if not tag.strip(" \t"):
             raise UserError(f"{place} has a word but no tag; mend it, or set the option separator")
-        else:
-            sentence.tags.append(_cell(cells, self._columns.tag, place, "tag"))
+        sentence.tags.append(tag)
 
     def _begin(self, cells: list[str], place: str) -> None:
         """Learns from the first word how all are written."""
         self._width = len(cells)
-        if self._tags == "optional" and len(cells) == 1:
-            self._tags = "ignored"
+        self._untagged |= self._tags == "optional" and len(cells) == 1
         if self._prefix == AUTO:
             found = _LANGUAGE.match(_cell(cells, self._columns.word, place, "word"))
             self._prefix = found[0] if found else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +16,14 @@ from bertjax.types import UserError
 Texts = tuple[str, ...]
 """One text, or two."""
 
-OTHER_FORMATS = {".txt": "lines", ".json": "json", ".conll": "conll", ".conllu": "conll"}
+OTHER_FORMATS = {".txt": "lines", ".json": "json", ".conll": "conll", ".conllu": "conllu"}
 
 
 def input_format(path: str) -> str:
-    """``tsv``, ``csv``, ``jsonl``, ``json`` or ``conll`` by a file's ending; else ``lines``."""
+    """By a file's ending ``tsv``, ``csv``, ``jsonl``, ``json``, ``conll`` or ``conllu``.
+
+    Any other ending is ``lines``.
+    """
     suffix = epath.Path(path).suffix.lower()
     return (FORMATS | OTHER_FORMATS).get(suffix, "lines")
 
@@ -119,9 +123,10 @@ def _check_form(form: str) -> None:
 def _lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
     for number, raw in enumerate(stream, start=1):
         try:
-            yield number, raw.decode().removesuffix("\n").removesuffix("\r")
+            text = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
         except UnicodeDecodeError:
             raise UserError(f"{name}:{number} is not UTF-8; save the input as UTF-8") from None
+        yield number, text.removesuffix("\n").removesuffix("\r")
 
 
 def _texts_of_lines(stream: Iterable[bytes], name: str, count: int) -> Iterator[Texts]:

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -69,20 +70,34 @@ class LabelSetReader:
     names: tuple[str, ...] = ()
     """What class ids stand for, where the source has ids in place of words."""
 
-    def __call__(self, value: Any, place: str) -> np.ndarray:
+    def __call__(self, value: Any, place: str) -> np.ndarray | None:
         """1 for each label that ``value`` has and 0 for each other, float32 [labels].
+
+        None where class ids are kept back (None, -1, or a list of one of these).
 
         Raises:
           UserError: for an unknown label, or something that is neither words nor a list of them.
         """
         labels = np.zeros(len(self.written), np.float32)
         if self.names:
-            value = [self.names[number] for number in value]
+            value = value.tolist() if isinstance(value, np.ndarray) else value
+            if value in (None, -1, [None], [-1]):
+                return None
+            value = self._named(value, place)
         for word in label_words(value, self.separator, place):
             if word not in self._ids:
                 raise UserError(f"{place}: unknown label '{word}'{nearest(word, self.written)}")
             labels[self._ids[word]] = 1.0
         return labels
+
+    def _named(self, ids: Any, place: str) -> list[str]:
+        """What the class ids of a list stand for."""
+        known = range(len(self.names))
+        if not isinstance(ids, list) or not all(
+            isinstance(n, Integral) and n in known for n in ids
+        ):
+            raise UserError(f"{place}: labels {ids!r} are no list of class ids, 0 to {known[-1]}")
+        return [self.names[number] for number in ids]
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:

@@ -48,6 +48,16 @@ def split_tag(tag: str) -> tuple[str, str]:
     return _LETTERS[letter], kind
 
 
+def canonical(tag: str) -> str:
+    """The tag with a letter of BIOES: ``E-PER`` for ``L-PER``.
+
+    Raises:
+      ValueError: if it is no tag of a scheme.
+    """
+    letter, kind = split_tag(tag)
+    return f"{letter}-{kind}" if kind else letter
+
+
 def spans_of(tags: Iterable[str]) -> list[Span]:
     """The spans that the tags of one sentence mark, in order.
 

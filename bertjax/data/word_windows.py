@@ -57,9 +57,12 @@ def windows_of(
     pieces = [ids[:room] for ids in word_pieces(words, tokenizer)]
     offsets = [0, *accumulate(map(len, pieces))]
     ranges = _ranges(offsets, room, stride or max(1, room // 2))
-    owners = _owners(offsets, ranges)
+    firsts = np.array(offsets, np.int32)
+    owners = _owners(firsts, ranges)
+    order = np.argsort(owners, kind="stable").astype(np.int32)
+    cuts = np.searchsorted(owners[order], np.arange(len(ranges) + 1))
     return [
-        _window(pieces, offsets, span, np.flatnonzero(owners == number), tokenizer)
+        _window(pieces, firsts, span, order[cuts[number] : cuts[number + 1]], tokenizer)
         for number, span in enumerate(ranges)
     ]
 
@@ -101,14 +104,13 @@ def _ranges(offsets: Sequence[int], room: int, stride: int) -> list[tuple[int, i
     return [*ranges, (start, count)]
 
 
-def _owners(offsets: Sequence[int], ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+def _owners(firsts: np.ndarray, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
     """The number of the window that answers each word, int32 ``[words]``."""
-    ends = np.array(offsets)
-    most = np.full(len(offsets) - 1, -1)
-    owners = np.zeros(len(offsets) - 1, np.int32)
+    most = np.full(len(firsts) - 1, -1)
+    owners = np.zeros(len(firsts) - 1, np.int32)
     for number, (start, stop) in enumerate(ranges):
-        before = ends[start:stop] - ends[start]
-        after = ends[stop] - ends[start + 1 : stop + 1]
+        before = firsts[start:stop] - firsts[start]
+        after = firsts[stop] - firsts[start + 1 : stop + 1]
         context = np.minimum(before, after)
         better = context > most[start:stop]
         most[start:stop] = np.where(better, context, most[start:stop])
@@ -118,7 +120,7 @@ def _owners(offsets: Sequence[int], ranges: Sequence[tuple[int, int]]) -> np.nda
 
 def _window(
     pieces: Sequence[Sequence[int]],
-    offsets: Sequence[int],
+    firsts: np.ndarray,
     span: tuple[int, int],
     owned: np.ndarray,
     tokenizer: Tokenizer,
@@ -126,5 +128,4 @@ def _window(
     start, stop = span
     inner = [token_id for ids in pieces[start:stop] for token_id in ids]
     token_ids = np.array([tokenizer.cls_id, *inner, tokenizer.sep_id], np.int32)
-    places = np.array(offsets, np.int32)[owned] - offsets[start] + 1
-    return Window(token_ids, owned.astype(np.int32), places.astype(np.int32))
+    return Window(token_ids, owned, firsts[owned] - firsts[start] + 1)

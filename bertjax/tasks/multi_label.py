@@ -34,6 +34,7 @@ class MultiLabelTask(TextTask):
     )
 
     def __post_init__(self) -> None:
+        self._check_types()
         super().__post_init__()
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold {self.threshold} must lie between 0 and 1")
@@ -48,6 +49,16 @@ class MultiLabelTask(TextTask):
             raise UserError("label_columns are the labels themselves; leave labels away")
         if columns and labels is None:
             object.__setattr__(self, "schema", dataclasses.replace(self.schema, labels=columns))
+
+    def _check_types(self) -> None:
+        """Before anything reads the options as what they should be."""
+        if not isinstance(self.separator, str):
+            raise UserError(
+                f"option separator is {self.separator!r}; set it to a character such as ';'"
+            )
+        given: Any = self.label_columns
+        if not isinstance(given, tuple) or not all(isinstance(name, str) for name in given):
+            raise UserError(f"option label_columns is {given!r}; set it to a list of columns")
 
     @property
     def _sources(self) -> Layout:

@@ -1,4 +1,4 @@
-"""Sentences and inputs to the records of tagging, and tags to answers and lines."""
+"""Sentences and inputs to the records of tagging, and outputs to answers and lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.data.batching import Encoded
 from bertjax.data.columns import Sentence
 from bertjax.data.records import Record
 from bertjax.data.tags import spans_of
@@ -64,6 +65,26 @@ def sentences_of(record: Record, values: Sequence[Any]) -> list[list[Any]]:
     """What belongs to each word of a record, by sentence."""
     stops = list(accumulate(record["lengths"]))
     return [list(values[stop - n : stop]) for stop, n in zip(stops, record["lengths"], strict=True)]
+
+
+def likeliest(
+    record: Record, examples: Sequence[Encoded], outputs: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each word's likeliest class, int64 ``[words]``, and its probability, float64 ``[words]``.
+
+    Args:
+      record: with ``words``.
+      examples: its windows, with ``words`` and ``places``.
+      outputs: of each window, ``[length, classes]``.
+    """
+    classes = np.zeros(len(record["words"]), np.int64)
+    scores = np.zeros(len(record["words"]))
+    for example, output in zip(examples, outputs, strict=True):
+        logits = output[example["places"]].astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+        classes[example["words"]] = logits.argmax(axis=-1)
+        scores[example["words"]] = 1 / odds.sum(axis=-1)
+    return classes, scores
 
 
 def answer_of(

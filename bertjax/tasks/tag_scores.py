@@ -29,11 +29,13 @@ def entity_scores(gold: Tagged, guessed: Tagged) -> dict[str, float]:
     score: Any = sequence_labeling.precision_recall_fscore_support
     tags = [list(sentence) for sentence in gold], [list(sentence) for sentence in guessed]
     precision, recall, f1, _ = score(*tags, average="micro", zero_division=0)
-    types = sorted({span.type for side in tags for tags_ in side for span in spans_of(tags_)})
+    types = {span.type for side in tags for tags_ in side for span in spans_of(tags_)}
     scores = {"f1": float(f1), "precision": float(precision), "recall": float(recall)}
-    if types and types != [""]:
+    if types - {""}:
         each = score(*tags, average=None, zero_division=0)[2]
-        scores |= {f"f1_{kind}": float(one) for kind, one in zip(types, each, strict=True)}
+        names = {kind or "_": kind for kind in sorted(types)}  # seqeval sorts by its own names
+        pairs = zip(sorted(names), each, strict=True)
+        scores |= {f"f1_{names[name]}": float(one) for name, one in pairs}
     return scores
 
 

@@ -21,12 +21,13 @@ from bertjax.data.columns import Columns, Sentence, parse_columns
 from bertjax.data.layout import SPLITS
 from bertjax.data.records import Record
 from bertjax.data.tagged import TaggedLayout, check_tag, learned_scheme, open_tagged, rewrite
-from bertjax.data.tags import Scheme, ordered
+from bertjax.data.tags import Scheme, canonical, ordered
 from bertjax.data.word_windows import windows_of
 from bertjax.tasks.base import Answer, Outputs, Task
 from bertjax.tasks.tag_records import (
     answer_of,
     column_lines,
+    likeliest,
     records_of,
     sentences_of,
     words_of,
@@ -214,7 +215,8 @@ class TaggingTask(Task):
         gold, guessed = [], []
         for record, windows, logits in zip(records, examples, outputs, strict=True):
             gold += sentences_of(record, record["tags"])
-            guessed += sentences_of(record, self._decode(record, windows, logits)[0])
+            classes, _ = likeliest(record, windows, logits)
+            guessed += sentences_of(record, [self._read_as[number] for number in classes])
         if not all(np.isfinite(array).all() for arrays in outputs for array in arrays):
             return dict.fromkeys(self.metrics, float("nan"))
         found = {"accuracy": word_accuracy(gold, guessed)}
@@ -227,7 +229,9 @@ class TaggingTask(Task):
         self, record: Record, examples: Sequence[Encoded], outputs: Sequence[np.ndarray]
     ) -> Answer:
         """Words, tags, scores and entities; see :func:`bertjax.tasks.tag_records.answer_of`."""
-        return answer_of(record, *self._decode(record, examples, outputs), self.entities)
+        classes, scores = likeliest(record, examples, outputs)
+        tags = [self.class_names[number] for number in classes]
+        return answer_of(record, tags, scores, self.entities)
 
     def record(self, given: Any) -> Record:
         """The record of a text or of a list of words; see :mod:`bertjax.tasks.tag_records`."""
@@ -236,19 +240,20 @@ class TaggingTask(Task):
     def read(
         self, stream: Iterable[bytes], name: str, form: str, columns: Sequence[str] = ()
     ) -> Iterator[Record]:
-        """Inputs: a sentence a line, a JSON object a line, or column files (``conll``, ``tsv``).
+        """Inputs: a sentence or a JSON object a line, or columns (``conll``, ``conllu``, ``tsv``).
 
         Of a column file the words are read, where the options say; tags are not.
 
         Raises:
           UserError: for a line that is no input of this task, by its number.
         """
-        if form not in ("conll", "tsv"):
+        if form not in ("conll", "conllu", "tsv"):
             yield from super().read(stream, name, form, columns)
             return
         if columns:
             raise UserError(f"task '{self.name}' has its own columns; leave --columns out")
-        where = self._layout.columns.of(name)
+        where = self._layout.columns
+        where = where.universal if form == "conllu" else where.of(name)
         yield from records_of(parse_columns(stream, name, where, "ignored"), self.context)
 
     def lines(self, form: str, answers: Iterable[Answer]) -> Iterator[str]:
@@ -265,7 +270,13 @@ class TaggingTask(Task):
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
-        return {tag: number for number, tag in enumerate(self.class_names)}
+        return {tag: number for number, tag in enumerate(self._read_as)}
+
+    @functools.cached_property
+    def _read_as(self) -> tuple[str, ...]:
+        """The tag of data for each class: that of BIOES where the class is named as in BILOU."""
+        names = self.class_names
+        return tuple(map(canonical, names)) if self.entities else names
 
     def _learn(self, sentences: Sequence[Sentence]) -> None:
         """Rewrites the tags of entities in the scheme in which they are learned."""
@@ -292,19 +303,6 @@ class TaggingTask(Task):
                 "split '%s' of %s has tags that the model has not: %s; these words count as wrong",
                 *(split, data, counts),
             )
-
-    def _decode(
-        self, record: Record, examples: Sequence[Encoded], outputs: Sequence[np.ndarray]
-    ) -> tuple[list[str], np.ndarray]:
-        """The likeliest tag of every word, and its probability, float64 ``[words]``."""
-        classes = np.zeros(len(record["words"]), np.int64)
-        scores = np.zeros(len(record["words"]))
-        for example, output in zip(examples, outputs, strict=True):
-            logits = output[example["places"]].astype(np.float64)
-            odds = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-            classes[example["words"]] = logits.argmax(axis=-1)
-            scores[example["words"]] = 1 / odds.sum(axis=-1)
-        return [self.class_names[number] for number in classes], scores
 
 
 def _check_word(field: str, word: str, known: Sequence[str]) -> None:
