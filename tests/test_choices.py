@@ -132,6 +132,38 @@ def test_own_tables_and_lines() -> None:
     assert [len(question.options) for question in lines] == [2, 5, 3]
 
 
+def test_options_by_the_number_of_their_column() -> None:
+    """Label 0 is option0, wherever its column or key stands."""
+    [question] = read("context,option1,option0,label\nc,one,zero,0\n", "csv")
+    assert (question.options, question.label) == (("zero", "one"), 0)
+    row = {"context": "c", **{f"option{i}": f"o{i}" for i in range(12)}, "label": 2}
+    [question] = read(json.dumps(row, sort_keys=True), "jsonl")
+    assert question.options == tuple(f"o{i}" for i in range(12))
+    [question] = read("context,option2,option 3,option_1,label\nc,y,z,x,0\n", "csv")
+    assert question.options == ("x", "y", "z")
+    [question] = read("sent1,ending_B,ending_a,label\nc,second,first,1\n", "csv")
+    assert (question.options, question.label) == (("first", "second"), 1)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "option0,ending1",  # two prefixes
+        "option0,option2",  # a gap
+        "option0,option1,option_1",  # twice
+        "option2,option3",
+        "optiona,optionc",
+        "optionb,optionc",
+        "option0,optiona",
+    ],
+)
+def test_columns_of_options_that_have_no_order(columns: str) -> None:
+    cells = ",".join(columns)[: 2 * columns.count(",") + 1]
+    message = refusal(f"context,{columns},label\nc,{cells},0\n", "csv")
+    assert message.startswith(f"F:2: the columns {columns.replace(',', ', ')} ")
+    assert "name them option0, option1, …" in message
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
@@ -147,6 +179,7 @@ def test_own_tables_and_lines() -> None:
         ({"context": "c", "options": ["a", "b"], "label": 2}, "label 2 is none of the 2 options"),
         ({"context": "c", "options": ["a", "b"], "label": -1}, "write a number from 0 to 1"),
         ({"context": "c", "options": ["a", "b"], "label": 1.0}, "label 1.0 is none of the 2"),
+        ({"context": "c", "options": ["a", "b"], "label": "9" * 5000}, "is none of the 2 options"),
         ({"context": "c", "options": ["a", "b"], "label": True}, "label True is none of the 2"),
         ({"context": "c", "options": ["a", "b"], "label": "C"}, "label 'C' is none of the 2"),
         ({"context": "c", "options": ["a", "a"], "label": "a"}, "can mean option 0 or 1, counted"),
