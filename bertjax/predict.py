@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from bertjax.convert import folder_heads
 from bertjax.convert.sentence import Pooling, SentenceConfig, lower_cased, read_sentence_config
 from bertjax.data.batching import Batcher, Encoded, bucket
+from bertjax.data.json_text import check_characters
 from bertjax.data.pipeline import chunks
 from bertjax.data.records import Record
 from bertjax.features import Extractor, States, normalized
@@ -203,6 +204,7 @@ class Predictor:
         texts = (text,) if isinstance(text, str) else tuple(text)
         if len(texts) not in (1, 2) or not all(isinstance(t, str) for t in texts):
             raise UserError(f"an input must be a text or a pair of texts, not {text!r}")
+        check_characters(texts, "an input")
         token_ids, type_ids = self.tokenizer.encode(*texts, max_length=self.max_length)
         return {"token_ids": token_ids, "type_ids": type_ids}
 

@@ -156,7 +156,7 @@ def test_mistakes_are_named_with_their_place(mistake: str, tmp_path: Path):
 def test_what_is_not_json(tmp_path: Path):
     path = tmp_path / "train.json"
     path.write_text('{"data": [\n oops', encoding="utf-8")
-    with pytest.raises(UserError, match=r"train.json:2: not JSON: .* \(column 2\)"):
+    with pytest.raises(UserError, match=r"train.json:2 is not JSON: .* at column 2; mend"):
         open_questions(f"files:{tmp_path}", "train", "2.0")
     path.write_bytes(b'{"data": "\xe9"}')
     with pytest.raises(UserError, match="is not UTF-8"):

@@ -8,7 +8,6 @@ and ``.json`` documents, as RACE lays them out, those of its folders (``middle``
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from etils import epath
 
 from bertjax.data.files import find_file
 from bertjax.data.hub import HubSplit, open_split
+from bertjax.data.json_text import parse_document
 from bertjax.data.layout import Layout, may_lack_labels
 from bertjax.data.questions import Placed, Question, documents, question_of
 from bertjax.data.records import Record, Records
@@ -151,15 +151,7 @@ def _table_rows(stream: Iterable[bytes], name: str, form: str) -> Iterator[Place
 def _json_rows(stream: Iterable[bytes], name: str, form: str) -> Iterator[Placed]:
     """Rows of one JSON document: a list of questions or dialogues, or one article."""
     del form
-    try:
-        value = json.loads(b"".join(stream).decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{name}:{error.lineno} is not JSON: {error.msg} at column {error.colno}; the name of "
-            "a file with one object a line ends in .jsonl"
-        ) from None
+    value = parse_document(stream, name, "the name of a file with one object a line ends in .jsonl")
     if not isinstance(value, list):
         yield from documents(value, name)
         return

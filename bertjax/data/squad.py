@@ -18,6 +18,7 @@ from etils import epath
 
 from bertjax.data.files import STEMS, data_folder, find_file
 from bertjax.data.hub import HubSplit, open_split
+from bertjax.data.json_text import parse_document
 from bertjax.data.layout import SPLITS, Layout, may_lack_labels
 from bertjax.data.records import Record, Records
 from bertjax.data.sources import split_source
@@ -89,7 +90,7 @@ def read_json(stream: Iterable[bytes], name: str) -> list[Record]:
         does not hold; the message names the path in the JSON.
     """
     records: list[Record] = []
-    for place, context, question in _questions(_parse(stream, name), name):
+    for place, context, question in _questions(parse_document(stream, name), name):
         text = _field(question, "question", str, place)
         answers = None
         if "answers" in question:
@@ -103,17 +104,6 @@ def read_json(stream: Iterable[bytes], name: str) -> list[Record]:
         raise UserError(f"{name} holds no questions")
     _check_unique([record["id"] for record in records], name)
     return records
-
-
-def _parse(stream: Iterable[bytes], name: str) -> Any:
-    try:
-        return json.loads(b"".join(stream).decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{name}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); mend the file"
-        ) from None
 
 
 def _questions(document: Any, name: str) -> Iterator[tuple[str, str, Any]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from bertjax.data.batching import Encoded
 from bertjax.data.choices import open_questions, read_questions, record_of
+from bertjax.data.json_text import check_characters
 from bertjax.data.layout import Layout
 from bertjax.data.questions import question_of
 from bertjax.data.records import Record
@@ -128,14 +129,16 @@ class ChoiceTask(Task):
         """The record of a mapping with ``context``, ``question`` and ``options``.
 
         Raises:
-          UserError: for anything else, or what is no question.
+          UserError: for anything else, what is no question, or half of a surrogate pair.
         """
         if not isinstance(given, Mapping):
             raise UserError(
                 "an input must be a mapping with context, question and options, such as "
                 f'{{"context": "...", "question": "...", "options": ["...", "..."]}}, not {given!r}'
             )
-        return record_of(question_of(given, "this input", labelled=False), 0)
+        found = question_of(given, "this input", labelled=False)
+        check_characters((found.context, found.question, *found.options), "this input")
+        return record_of(found, 0)
 
     def read(
         self, stream: Iterable[bytes], name: str, form: str, columns: Sequence[str] = ()
