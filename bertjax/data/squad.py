@@ -199,7 +199,7 @@ def locate(context: str, text: str, start: int) -> tuple[int, int] | None:
 
     That is ``start`` if the text stands there, else the nearest place where it does; where it
     stands nowhere, the nearest that differs in the amount and kind of white space, or in how
-    accents are encoded, alone. None where there is no such place.
+    accents and syllables are encoded (composed or apart), alone. None where there is no such place.
     """
     if text and start >= 0 and context.startswith(text, start):
         return start, start + len(text)
@@ -211,10 +211,11 @@ def locate(context: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _any_encoding(word: str) -> str:
-    """A pattern for the word with its accents composed or apart."""
-    clusters = re.findall(r"(?s).[\u0300-\u036f]*", unicodedata.normalize("NFD", word))
-    forms = ((re.escape(unicodedata.normalize("NFC", c)), re.escape(c)) for c in clusters)
-    return "".join(a if a == b else f"(?:{a}|{b})" for a, b in forms)
+    """A pattern for the word as it is, apart, or with any of its characters composed or apart."""
+    pairs = ((c, unicodedata.normalize("NFD", c)) for c in unicodedata.normalize("NFC", word))
+    mixed = (re.escape(a) if a == b else f"(?:{re.escape(a)}|{re.escape(b)})" for a, b in pairs)
+    whole = map(re.escape, (word, unicodedata.normalize("NFD", word)))
+    return f"(?:{'|'.join(dict.fromkeys([*whole, ''.join(mixed)]))})"
 
 
 def check_answers(record: Record, may_be_hidden: bool, version: str, place: str) -> None:
