@@ -274,9 +274,11 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
     document = read_document(folder)
     experiment = document["experiment"]
     name = experiment.get("task", "pretraining")
+    prefix = ""
     if is_several(experiment):
         experiment, labels = of_task(experiment, _one_of(folder, name, task)), document["labels_of"]
         name = experiment["task"]
+        prefix = f"{name}/"
         document = {"labels": labels.get(name)}
     elif task not in (None, name):
         raise UserError(f"{folder} was trained for task '{name}', not '{task}'")
@@ -284,8 +286,9 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
         lengths = [phase["max_length"] for phase in experiment.get("phases", ())]
         return None, max(lengths, default=experiment["max_length"])
     found = restore_task(name, experiment, document.get("labels"))
-    result = read_result(folder) or {}
-    return found.tuned(result.get("metrics", {})), experiment["max_length"]
+    metrics = (read_result(folder) or {}).get("metrics", {})
+    own = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+    return found.tuned(own), experiment["max_length"]
 
 
 def _one_of(folder: epath.Path, names: str, task: str | None) -> str:
