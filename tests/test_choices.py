@@ -271,6 +271,20 @@ def test_only_test_may_lack_labels(tmp_path: Path) -> None:
         open_questions(f"files:{tmp_path}", "train", OWN)
 
 
+def test_a_label_that_is_kept_back(tmp_path: Path) -> None:
+    """-1 in a test split, as Hugging Face writes SWAG's, and in what is predicted."""
+    row = {"sent1": "a", "sent2": "b", "ending0": "x", "ending1": "y", "label": -1}
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    assert open_questions(f"files:{tmp_path}", "test", OWN)[0]["label"] is None
+    with pytest.raises(UserError, match=r"train\.jsonl:1: the label -1 is none of the 2 options"):
+        open_questions(f"files:{tmp_path}", "train", OWN)
+    table = "context,option0,option1,label\nc,a,b,-1\nc,-1,1,-1\n"
+    questions = read(table, "csv", labelled=False)
+    assert [question.label for question in questions] == [None, 0]  # a text of an option is one
+    assert question_of(row, "F", labelled=False).label is None
+
+
 def test_labels() -> None:
     assert chosen("1", ("a", "b"), "any", "F") == 1
     assert chosen("1", ("0", "1"), "any", "F") == 1  # both readings mean the same option

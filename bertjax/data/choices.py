@@ -25,8 +25,6 @@ from bertjax.types import UserError, nearest
 
 FORMS = ("jsonl", "csv", "tsv", "json", "lines")
 DOCUMENTS = (".txt", ".json")
-HIDDEN = -1
-"""How hubs write a label that is kept back."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,8 +58,6 @@ class HubQuestions(Records):
           UserError: where the row is not a question as it must be.
         """
         cells = {name: _plain(value) for name, value in self.split.rows[row].items()}
-        if not self.labelled and cells.get("label") == HIDDEN:
-            del cells["label"]
         question = question_of(cells, self.split.place(row), labelled=self.labelled)
         return record_of(question, row)
 

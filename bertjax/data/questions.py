@@ -35,6 +35,8 @@ CONTEXTS = (*LABELS_OF, "context")
 QUESTIONS = ("question", "sent2")
 OPTIONS = ("options", "choice", "choices", "endings")
 ANSWERS = ("label", "answer")
+HIDDEN = "-1"
+"""The label of a question whose right option is kept back, as a number or a text."""
 OPTION_COLUMN = re.compile(r"(option|ending|choice)[ _-]?(?:(\d{1,9})|([A-Za-z]))")
 
 
@@ -55,7 +57,7 @@ def question_of(row: Any, place: str, *, labelled: bool) -> Question:
     Args:
       row: cells by column; see the module.
       place: where it stands, for messages.
-      labelled: whether it must tell its right option.
+      labelled: whether it must tell its right option; else the label may be missing, or -1.
 
     Raises:
       UserError: for columns that are missing or of another kind, fewer than two options, an empty
@@ -70,6 +72,8 @@ def question_of(row: Any, place: str, *, labelled: bool) -> Question:
     options = _options(row, place, may_be_empty=context_column == "article")
     answer = _cell(row, _column(row, ANSWERS))
     if isinstance(answer, str) and not answer.strip():
+        answer = None
+    if not labelled and str(answer).strip() == HIDDEN and answer not in options:
         answer = None
     if labelled and answer is None:
         hint = nearest(ANSWERS[0], row)
