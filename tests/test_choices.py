@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bertjax.data.choices import open_questions, read_questions
@@ -332,21 +333,30 @@ def test_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
         open_questions("hf:allenai/swag", "train", OWN)[:]
 
 
-def test_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TFDS gives bytes and numpy numbers."""
-    import numpy as np
-
-    endings = {f"ending{i}": f"é{i}".encode() for i in range(4)}
-    row = {"sent1": b"a", "sent2": b"b", **endings, "label": np.int64(3)}
+def tfds_of(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A TFDS that gives these rows; returns what will be asked of it."""
     library: Any = types.ModuleType("tensorflow_datasets")
     library.text = types.ModuleType("tensorflow_datasets.text")
+    asked = []
 
     class Source(list[Any]):
-        dataset_info = types.SimpleNamespace(features={})
+        dataset_info = types.SimpleNamespace(features=dict.fromkeys(rows[0]))
 
-    library.data_source = lambda name, split: Source([row])
+    def data_source(name: str, split: str) -> Source:
+        asked.append((name, split))
+        return Source(rows)
+
+    library.data_source = data_source
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", library)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets.text", library.text)
+    return asked
+
+
+def test_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TFDS gives bytes and numpy numbers."""
+    endings = {f"ending{i}": f"é{i}".encode() for i in range(4)}
+    row = {"sent1": b"a", "sent2": b"b", **endings, "label": np.int64(3)}
+    tfds_of([row], monkeypatch)
     [record] = open_questions("tfds:swag", "train", OWN)
     assert record == {
         "index": 0,
@@ -355,6 +365,35 @@ def test_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
         "options": ("é0", "é1", "é2", "é3"),
         "label": 3,
     }
+
+
+def test_tfds_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Articles with their questions, as TFDS's race has them; its validation split is dev."""
+
+    def packed(texts: list[str]) -> Any:
+        return np.array([text.encode() for text in texts], object)
+
+    row = {
+        "article": ARTICLE["article"].encode(),
+        "questions": packed(ARTICLE["questions"]),
+        "options": [packed(options) for options in ARTICLE["options"]],
+        "answers": packed(ARTICLE["answers"]),
+        "example_id": b"middle1.txt",
+    }
+    asked = tfds_of([row, {**row, "article": b"Another."}], monkeypatch)
+    for data in ("tfds:race/middle", "tfds:race/high:2.0.0"):
+        records = open_questions(data, "validation", RACE)
+        assert [record["index"] for record in records] == list(range(6))
+        assert [record["label"] for record in records] == [2, 0, 3] * 2
+        assert [record["options"] for record in records[:3]] == [*map(tuple, ARTICLE["options"])]
+        assert records[3]["context"] == "Another."
+    assert asked == [("race/middle", "dev"), ("race/high:2.0.0", "dev")]
+    open_questions("tfds:race/high", "train", RACE)
+    assert asked[-1] == ("race/high", "train")
+    row["answers"] = packed(["C", "A", "E"])
+    message = r"tfds:race/high, row 0 at questions\[2\]: the label 'E' is none of the 4 options"
+    with pytest.raises(UserError, match=message):
+        open_questions("tfds:race/high", "test", RACE)
 
 
 def test_real_dream(data_folder: Path) -> None:
