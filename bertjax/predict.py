@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from bertjax.convert import folder_heads
 from bertjax.convert.sentence import Pooling, SentenceConfig, lower_cased, read_sentence_config
 from bertjax.data.batching import Batcher, Encoded, bucket
+from bertjax.data.json_text import check_characters
 from bertjax.data.pipeline import chunks
 from bertjax.data.records import Record
 from bertjax.features import Extractor, States, normalized
@@ -203,6 +204,7 @@ class Predictor:
         texts = (text,) if isinstance(text, str) else tuple(text)
         if len(texts) not in (1, 2) or not all(isinstance(t, str) for t in texts):
             raise UserError(f"an input must be a text or a pair of texts, not {text!r}")
+        check_characters(texts, "an input")
         token_ids, type_ids = self.tokenizer.encode(*texts, max_length=self.max_length)
         return {"token_ids": token_ids, "type_ids": type_ids}
 
@@ -272,9 +274,11 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
     document = read_document(folder)
     experiment = document["experiment"]
     name = experiment.get("task", "pretraining")
+    prefix = ""
     if is_several(experiment):
         experiment, labels = of_task(experiment, _one_of(folder, name, task)), document["labels_of"]
         name = experiment["task"]
+        prefix = f"{name}/"
         document = {"labels": labels.get(name)}
     elif task not in (None, name):
         raise UserError(f"{folder} was trained for task '{name}', not '{task}'")
@@ -282,8 +286,9 @@ def _task_of_workdir(folder: epath.Path, task: str | None) -> tuple[Task | None,
         lengths = [phase["max_length"] for phase in experiment.get("phases", ())]
         return None, max(lengths, default=experiment["max_length"])
     found = restore_task(name, experiment, document.get("labels"))
-    result = read_result(folder) or {}
-    return found.tuned(result.get("metrics", {})), experiment["max_length"]
+    metrics = (read_result(folder) or {}).get("metrics", {})
+    own = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+    return found.tuned(own), experiment["max_length"]
 
 
 def _one_of(folder: epath.Path, names: str, task: str | None) -> str:

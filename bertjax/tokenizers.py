@@ -106,6 +106,10 @@ class Tokenizer:
             found.append(layout.join([*map(kept.cut, both, rooms)]))
         return found
 
+    def join(self, *texts: Sequence[int]) -> Encoded:
+        """Token ids and type ids of the tokens of one or two texts, special tokens around them."""
+        return self._layouts[len(texts) - 1].join(texts)
+
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer's files into an existing folder, as transformers 4 and 5 read them.
 

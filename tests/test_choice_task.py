@@ -143,6 +143,64 @@ def test_truncation_side(tokenizer: Tokenizer) -> None:
     )
 
 
+def test_a_blank_without_a_context(tokenizer: Tokenizer) -> None:
+    """The option stands in the blank of a single text; without a blank, question and option do."""
+    race = get_task("race")
+    for given in ({"question": "the cat runs on _ here"}, {"context": " ", "question": "a _"}):
+        record = race.record({**given, "options": ["bird", "dog child"]})
+        [example] = race.encode(record, tokenizer, 64)
+        for option, text in zip(example["options"], record["options"], strict=True):
+            filled = tokenizer.encode(given["question"].replace("_", text), max_length=64)
+            np.testing.assert_array_equal(option["token_ids"], filled[0])
+            np.testing.assert_array_equal(option["type_ids"], filled[1])
+    [example] = race.encode(
+        race.record({"question": "the cat _ a", "options": ["b", "d"]}), tokenizer, 5
+    )
+    assert words(example["options"][1]["token_ids"]) == "[CLS] the cat d [SEP]"
+    assert texts_of(race, tokenizer, 64, "", "a dog", "runs", "sings")[0] == (
+        "[CLS] a dog [SEP] runs [SEP]"
+    )
+
+
+class Watched:
+    """A tokenizer of the library that keeps what it has encoded."""
+
+    def __init__(self, backend: Any):
+        self.backend, self.encodings = backend, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def encode(self, *texts: str, **arguments: Any) -> Any:
+        """As the library's."""
+        self.encodings.append(self.backend.encode(*texts, **arguments))
+        return self.encodings[-1]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_is_cut_off_takes_no_memory(tokenizer: Tokenizer, side: str) -> None:
+    """As the library cuts and joins, without its pieces of what is cut off and all their pairs."""
+    backend: Any = Watched(tokenizer.backend)
+    settings = {**tokenizer.settings, "truncation_side": side}
+    watched = dataclasses.replace(tokenizer, backend=backend, settings=settings)
+    own = get_task("multiple_choice")
+    rng = np.random.default_rng(0)
+    for length in (4, 8, 9, 32):
+        context, *options = (" ".join(rng.choice(WORDS[5:19], n)) for n in (500, 1, 3, 5, 5, 300))
+        record = own.record({"context": context, "options": options})
+        [example] = own.encode(record, watched, length)
+        for option, text in zip(example["options"], options, strict=True):
+            before, behind = (
+                tokenizer.backend.encode(t, add_special_tokens=False) for t in (context, text)
+            )
+            behind.truncate(length - 3)
+            before.truncate(length - 3 - len(behind), direction=side)
+            joined = tokenizer.backend.post_process(before, behind)
+            assert option["token_ids"].tolist() == joined.ids
+            assert option["type_ids"].tolist() == joined.type_ids
+    assert sum(len(encoding.overflowing) for encoding in backend.encodings) == 0
+
+
 def test_score_and_answer() -> None:
     task = get_task("dream")
     records = [{"label": 1, "options": ("a", "b\tb")}, {"label": 0, "options": tuple("abcde")}]

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bertjax.data.choices import open_questions, read_questions
@@ -132,6 +133,38 @@ def test_own_tables_and_lines() -> None:
     assert [len(question.options) for question in lines] == [2, 5, 3]
 
 
+def test_options_by_the_number_of_their_column() -> None:
+    """Label 0 is option0, wherever its column or key stands."""
+    [question] = read("context,option1,option0,label\nc,one,zero,0\n", "csv")
+    assert (question.options, question.label) == (("zero", "one"), 0)
+    row = {"context": "c", **{f"option{i}": f"o{i}" for i in range(12)}, "label": 2}
+    [question] = read(json.dumps(row, sort_keys=True), "jsonl")
+    assert question.options == tuple(f"o{i}" for i in range(12))
+    [question] = read("context,option2,option 3,option_1,label\nc,y,z,x,0\n", "csv")
+    assert question.options == ("x", "y", "z")
+    [question] = read("sent1,ending_B,ending_a,label\nc,second,first,1\n", "csv")
+    assert (question.options, question.label) == (("first", "second"), 1)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "option0,ending1",  # two prefixes
+        "option0,option2",  # a gap
+        "option0,option1,option_1",  # twice
+        "option2,option3",
+        "optiona,optionc",
+        "optionb,optionc",
+        "option0,optiona",
+    ],
+)
+def test_columns_of_options_that_have_no_order(columns: str) -> None:
+    cells = ",".join(columns)[: 2 * columns.count(",") + 1]
+    message = refusal(f"context,{columns},label\nc,{cells},0\n", "csv")
+    assert message.startswith(f"F:2: the columns {columns.replace(',', ', ')} ")
+    assert "name them option0, option1, …" in message
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
@@ -147,6 +180,7 @@ def test_own_tables_and_lines() -> None:
         ({"context": "c", "options": ["a", "b"], "label": 2}, "label 2 is none of the 2 options"),
         ({"context": "c", "options": ["a", "b"], "label": -1}, "write a number from 0 to 1"),
         ({"context": "c", "options": ["a", "b"], "label": 1.0}, "label 1.0 is none of the 2"),
+        ({"context": "c", "options": ["a", "b"], "label": "9" * 5000}, "is none of the 2 options"),
         ({"context": "c", "options": ["a", "b"], "label": True}, "label True is none of the 2"),
         ({"context": "c", "options": ["a", "b"], "label": "C"}, "label 'C' is none of the 2"),
         ({"context": "c", "options": ["a", "a"], "label": "a"}, "can mean option 0 or 1, counted"),
@@ -238,6 +272,20 @@ def test_only_test_may_lack_labels(tmp_path: Path) -> None:
         open_questions(f"files:{tmp_path}", "train", OWN)
 
 
+def test_a_label_that_is_kept_back(tmp_path: Path) -> None:
+    """-1 in a test split, as Hugging Face writes SWAG's, and in what is predicted."""
+    row = {"sent1": "a", "sent2": "b", "ending0": "x", "ending1": "y", "label": -1}
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    assert open_questions(f"files:{tmp_path}", "test", OWN)[0]["label"] is None
+    with pytest.raises(UserError, match=r"train\.jsonl:1: the label -1 is none of the 2 options"):
+        open_questions(f"files:{tmp_path}", "train", OWN)
+    table = "context,option0,option1,label\nc,a,b,-1\nc,-1,1,-1\n"
+    questions = read(table, "csv", labelled=False)
+    assert [question.label for question in questions] == [None, 0]  # a text of an option is one
+    assert question_of(row, "F", labelled=False).label is None
+
+
 def test_labels() -> None:
     assert chosen("1", ("a", "b"), "any", "F") == 1
     assert chosen("1", ("0", "1"), "any", "F") == 1  # both readings mean the same option
@@ -285,21 +333,30 @@ def test_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
         open_questions("hf:allenai/swag", "train", OWN)[:]
 
 
-def test_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TFDS gives bytes and numpy numbers."""
-    import numpy as np
-
-    endings = {f"ending{i}": f"é{i}".encode() for i in range(4)}
-    row = {"sent1": b"a", "sent2": b"b", **endings, "label": np.int64(3)}
+def tfds_of(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A TFDS that gives these rows; returns what will be asked of it."""
     library: Any = types.ModuleType("tensorflow_datasets")
     library.text = types.ModuleType("tensorflow_datasets.text")
+    asked = []
 
     class Source(list[Any]):
-        dataset_info = types.SimpleNamespace(features={})
+        dataset_info = types.SimpleNamespace(features=dict.fromkeys(rows[0]))
 
-    library.data_source = lambda name, split: Source([row])
+    def data_source(name: str, split: str) -> Source:
+        asked.append((name, split))
+        return Source(rows)
+
+    library.data_source = data_source
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", library)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets.text", library.text)
+    return asked
+
+
+def test_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TFDS gives bytes and numpy numbers."""
+    endings = {f"ending{i}": f"é{i}".encode() for i in range(4)}
+    row = {"sent1": b"a", "sent2": b"b", **endings, "label": np.int64(3)}
+    tfds_of([row], monkeypatch)
     [record] = open_questions("tfds:swag", "train", OWN)
     assert record == {
         "index": 0,
@@ -308,6 +365,35 @@ def test_tfds(monkeypatch: pytest.MonkeyPatch) -> None:
         "options": ("é0", "é1", "é2", "é3"),
         "label": 3,
     }
+
+
+def test_tfds_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Articles with their questions, as TFDS's race has them; its validation split is dev."""
+
+    def packed(texts: list[str]) -> Any:
+        return np.array([text.encode() for text in texts], object)
+
+    row = {
+        "article": ARTICLE["article"].encode(),
+        "questions": packed(ARTICLE["questions"]),
+        "options": [packed(options) for options in ARTICLE["options"]],
+        "answers": packed(ARTICLE["answers"]),
+        "example_id": b"middle1.txt",
+    }
+    asked = tfds_of([row, {**row, "article": b"Another."}], monkeypatch)
+    for data in ("tfds:race/middle", "tfds:race/high:2.0.0"):
+        records = open_questions(data, "validation", RACE)
+        assert [record["index"] for record in records] == list(range(6))
+        assert [record["label"] for record in records] == [2, 0, 3] * 2
+        assert [record["options"] for record in records[:3]] == [*map(tuple, ARTICLE["options"])]
+        assert records[3]["context"] == "Another."
+    assert asked == [("race/middle", "dev"), ("race/high:2.0.0", "dev")]
+    open_questions("tfds:race/high", "train", RACE)
+    assert asked[-1] == ("race/high", "train")
+    row["answers"] = packed(["C", "A", "E"])
+    message = r"tfds:race/high, row 0 at questions\[2\]: the label 'E' is none of the 4 options"
+    with pytest.raises(UserError, match=message):
+        open_questions("tfds:race/high", "test", RACE)
 
 
 def test_real_dream(data_folder: Path) -> None:

@@ -352,6 +352,7 @@ def test_wrong_calls_are_told(tiny: Predictor, tmp_path: Path):
         ({"inputs": ["a"], "batch_size": 0}, "batch_size 0 must be at least 1"),
         ({"inputs": "a dog"}, "give a list of texts or pairs, not a single text"),
         ({"inputs": [("a", "b", "c")]}, "must be a text or a pair of texts"),
+        ({"inputs": [("a", "hi \ud83d")]}, r"an input holds half of a surrogate pair, \ud83d"),
     ]
     for arguments, message in wrong:
         with pytest.raises(UserError) as error:

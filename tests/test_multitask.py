@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from disturbed import digests, lines
+from etils import epath
 from tiny import tiny_glue, tiny_model
 
 import bertjax
+from bertjax import predict
 from bertjax.cli import main as cli
 from bertjax.cli.experiment import load_config
 from bertjax.data.mixture import MixedStream, Mixture
@@ -144,6 +147,22 @@ def test_a_task_must_be_named(trained: Path):
         bertjax.load(str(trained), "mnli")
     with pytest.raises(UserError, match=r"has heads of several tasks \(mrpc, stsb\)"):
         read_model(str(trained))
+
+
+def test_what_one_task_of_several_has_tuned(tmp_path: Path):
+    """SQuAD 2.0's null threshold is found under the task's name."""
+    experiment = dataclasses.asdict(config(tmp_path, "squad2+rte"))
+    document = {"bertjax": "0", "experiment": experiment, "model": {}, "heads": {}, "labels_of": {}}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    metrics = {"squad2/validation/best_f1_thresh": -1.5, "validation/best_f1_thresh": 9.0}
+    (tmp_path / "result.json").write_text(json.dumps({"metrics": metrics}))
+    task, _ = predict._task_of_workdir(epath.Path(tmp_path), "squad2")
+    assert task is not None
+    assert task.options()["null_threshold"] == -1.5
+    (tmp_path / "result.json").unlink()
+    task, _ = predict._task_of_workdir(epath.Path(tmp_path), "squad2")
+    assert task is not None
+    assert task.options()["null_threshold"] is None
 
 
 def test_a_trained_workdir_is_where_another_task_begins(trained: Path):

@@ -156,7 +156,7 @@ def test_mistakes_are_named_with_their_place(mistake: str, tmp_path: Path):
 def test_what_is_not_json(tmp_path: Path):
     path = tmp_path / "train.json"
     path.write_text('{"data": [\n oops', encoding="utf-8")
-    with pytest.raises(UserError, match=r"train.json:2: not JSON: .* \(column 2\)"):
+    with pytest.raises(UserError, match=r"train.json:2 is not JSON: .* at column 2; mend"):
         open_questions(f"files:{tmp_path}", "train", "2.0")
     path.write_bytes(b'{"data": "\xe9"}')
     with pytest.raises(UserError, match="is not UTF-8"):
@@ -198,6 +198,13 @@ def test_answers_of_a_test_split_may_be_kept_back(version: str, tmp_path: Path):
         ("le de\u0301jeuner", "déjeuner", 3, (3, 12)),
         ("le déjeuner", "de\u0301jeuner", 3, (3, 11)),
         ("1 + 1 (two)", "(two)", 0, (6, 11)),
+        ("나는 한국\n사람 이다", "한국 사람", 3, (3, 8)),
+        ("나는 한국 사람 이다", "\u1112\u1161\u11ab\u1100\u116e\u11a8\n사람", 0, (3, 8)),
+        ("\u1112\u1161\u11ab\u1100\u116e\u11a8 사람", "한국 사람", 0, (0, 9)),
+        ("東京が\u3000好き", "東京が 好き", 0, (0, 6)),
+        ("東京か\u3099 好き", "東京が 好き", 0, (0, 7)),
+        ("e\u0316\u0301  a", "\u00e9\u0316 a", 0, (0, 6)),  # marks in another order
+        ("a \uf900  b", "\uf900 b", 0, (2, 6)),  # a character that no normal form keeps
     ],
 )
 def test_where_an_answer_is(context: str, text: str, start: int, found: tuple[int, int] | None):

@@ -8,7 +8,7 @@ and ``.json`` documents, as RACE lays them out, those of its folders (``middle``
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +16,7 @@ from etils import epath
 
 from bertjax.data.files import find_file
 from bertjax.data.hub import HubSplit, open_split
+from bertjax.data.json_text import parse_document
 from bertjax.data.layout import Layout, may_lack_labels
 from bertjax.data.questions import Placed, Question, documents, question_of
 from bertjax.data.records import Record, Records
@@ -25,13 +26,13 @@ from bertjax.types import UserError, nearest
 
 FORMS = ("jsonl", "csv", "tsv", "json", "lines")
 DOCUMENTS = (".txt", ".json")
-HIDDEN = -1
-"""How hubs write a label that is kept back."""
+TFDS_SPLITS = {"race": {"validation": "dev"}}
+"""What TFDS calls a split of a data set, where it is something else."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FileQuestions(Records):
-    """The questions of a split's files, in memory."""
+class ReadQuestions(Records):
+    """The questions of a split, in memory."""
 
     questions: Sequence[Question]
 
@@ -59,9 +60,7 @@ class HubQuestions(Records):
         Raises:
           UserError: where the row is not a question as it must be.
         """
-        cells = {name: _plain(value) for name, value in self.split.rows[row].items()}
-        if not self.labelled and cells.get("label") == HIDDEN:
-            del cells["label"]
+        cells = _cells(self.split, row)
         question = question_of(cells, self.split.place(row), labelled=self.labelled)
         return record_of(question, row)
 
@@ -76,19 +75,20 @@ def open_questions(data: str, split: str, layout: Layout) -> Records:
 
     Raises:
       UserError: for a source, split, file or question that is not as it must be. Files are checked
-        whole when they are opened, questions of a hub when they are read.
+        whole when they are opened, and so are articles of a hub with several questions each (RACE
+        of TFDS); other questions of a hub are checked when they are read.
     """
     kind, location = split_source(data)
     if split not in layout.splits:
         raise UserError(f"there is no split '{split}'{nearest(split, layout.splits)}")
     labelled = not may_lack_labels(split)
     if kind != "files":
-        return HubQuestions(open_split(data, layout.hub_splits.get(split, split)), labelled)
+        return _of_hub(data, split, layout, labelled)
     path = find_file(location, split, layout)
     questions = list(_of_path(path, labelled))
     if not questions:
         raise UserError(f"{path} holds no questions")
-    return FileQuestions(questions)
+    return ReadQuestions(questions)
 
 
 def read_questions(
@@ -116,6 +116,26 @@ def read_questions(
 def record_of(question: Question, row: int) -> Record:
     """A record: ``index``, ``context``, ``question``, ``options`` (a tuple) and ``label``."""
     return {"index": row, **vars(question)}
+
+
+def _of_hub(data: str, split: str, layout: Layout, labelled: bool) -> Records:
+    kind, name = split_source(data)
+    splits = dict(layout.hub_splits)
+    if kind == "tfds":
+        splits |= TFDS_SPLITS.get(re.split("[/:]", name)[0], {})
+    opened = open_split(data, splits.get(split, split))
+    if "questions" not in opened.features:
+        return HubQuestions(opened, labelled)
+    questions = [
+        question_of(cells, place, labelled=labelled)
+        for row in range(len(opened.rows))
+        for place, cells in documents(_cells(opened, row), opened.place(row))
+    ]
+    return ReadQuestions(questions)
+
+
+def _cells(split: HubSplit, row: int) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in split.rows[row].items()}
 
 
 def _of_path(path: str, labelled: bool) -> Iterator[Question]:
@@ -151,15 +171,7 @@ def _table_rows(stream: Iterable[bytes], name: str, form: str) -> Iterator[Place
 def _json_rows(stream: Iterable[bytes], name: str, form: str) -> Iterator[Placed]:
     """Rows of one JSON document: a list of questions or dialogues, or one article."""
     del form
-    try:
-        value = json.loads(b"".join(stream).decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{name}:{error.lineno} is not JSON: {error.msg} at column {error.colno}; the name of "
-            "a file with one object a line ends in .jsonl"
-        ) from None
+    value = parse_document(stream, name, "the name of a file with one object a line ends in .jsonl")
     if not isinstance(value, list):
         yield from documents(value, name)
         return

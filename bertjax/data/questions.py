@@ -9,8 +9,8 @@ context tells the published shapes apart:
 * DREAM: ``dialogue``, ``question``, ``choice``, ``answer``, the option's text; or a list
   ``[turns, [questions], id]``, as DREAM's own files have it;
 * one's own: ``context``, ``question`` (one of the two may be missing), ``options`` (in a table
-  ``option0``, ``option1``, …, the last ones empty where a question has fewer), and ``label``: the
-  number of the right option from 0, its letter, or its text.
+  ``option0``, ``option1``, …, or ``optionA``, …, in any order; the last ones empty where a question
+  has fewer), and ``label``: the number of the right option from 0, its letter, or its text.
 
 Questions of one file may have different numbers of options, two at least.
 """
@@ -35,7 +35,9 @@ CONTEXTS = (*LABELS_OF, "context")
 QUESTIONS = ("question", "sent2")
 OPTIONS = ("options", "choice", "choices", "endings")
 ANSWERS = ("label", "answer")
-OPTION_COLUMN = re.compile(r"(?:option|ending|choice)[ _-]?(?:\d+|[A-Za-z])")
+HIDDEN = "-1"
+"""The label of a question whose right option is kept back, as a number or a text."""
+OPTION_COLUMN = re.compile(r"(option|ending|choice)[ _-]?(?:(\d{1,9})|([A-Za-z]))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def question_of(row: Any, place: str, *, labelled: bool) -> Question:
     Args:
       row: cells by column; see the module.
       place: where it stands, for messages.
-      labelled: whether it must tell its right option.
+      labelled: whether it must tell its right option; else the label may be missing, or -1.
 
     Raises:
       UserError: for columns that are missing or of another kind, fewer than two options, an empty
@@ -70,6 +72,8 @@ def question_of(row: Any, place: str, *, labelled: bool) -> Question:
     options = _options(row, place, may_be_empty=context_column == "article")
     answer = _cell(row, _column(row, ANSWERS))
     if isinstance(answer, str) and not answer.strip():
+        answer = None
+    if not labelled and str(answer).strip() == HIDDEN and answer not in options:
         answer = None
     if labelled and answer is None:
         hint = nearest(ANSWERS[0], row)
@@ -186,7 +190,7 @@ def _text(row: Row, column: str | None, place: str) -> str:
 
 def _options(row: Row, place: str, *, may_be_empty: bool) -> tuple[str, ...]:
     column = _column(row, OPTIONS)
-    options = row[column] if column else _options_of_columns(row)
+    options = row[column] if column else _options_of_columns(row, place)
     if column is None and not options:
         raise UserError(f"{place}: there are no 'options'{nearest('options', row)}")
     if not isinstance(options, list | tuple) or not all(isinstance(o, str) for o in options):
@@ -204,17 +208,36 @@ def _options(row: Row, place: str, *, may_be_empty: bool) -> tuple[str, ...]:
     return tuple(options)
 
 
-def _options_of_columns(row: Row) -> list[Any]:
-    """The options of a row that has one column for each; the last may be left empty."""
-    options = [cell for name, cell in row.items() if OPTION_COLUMN.fullmatch(name)]
+def _options_of_columns(row: Row, place: str) -> list[Any]:
+    """The options of a row that has one column for each; the last may be left empty.
+
+    They stand in the order of the columns' numbers, from 0 or 1, or of their letters, from A.
+    """
+    columns = [found for name in row if (found := OPTION_COLUMN.fullmatch(name))]
+    ranked = sorted((_rank(found), found[0]) for found in columns)
+    ranks = [rank for rank, _ in ranked]
+    kinds = {(prefix, number is None) for prefix, number, _ in (c.groups() for c in columns)}
+    first = 1 if ranks[:1] == [1] and not any(lettered for _, lettered in kinds) else 0
+    if len(kinds) > 1 or ranks != [*range(first, first + len(ranks))]:
+        raise UserError(
+            f"{place}: the columns {', '.join(found[0] for found in columns)} do not tell the "
+            "order of the options; name them option0, option1, … without a gap"
+        )
+    options = [row[name] for _, name in ranked]
     while len(options) > 1 and options[-1] in (None, ""):
         options.pop()
     return options
 
 
+def _rank(column: re.Match[str]) -> int:
+    """The number of an option's column, or that of its letter from A, which is 0."""
+    _, number, letter = column.groups()
+    return int(number) if number else ascii_uppercase.index(letter.upper())
+
+
 def _numbered(value: Any, options: Sequence[str]) -> list[int]:
     written = "" if isinstance(value, bool) else str(value).strip()
-    number = int(written) if written.isdecimal() else len(options)
+    number = int(written) if written.isdecimal() and len(written) < 10 else len(options)
     return [number] if number < len(options) else []
 
 

@@ -18,6 +18,7 @@ from etils import epath
 
 from bertjax.data.files import STEMS, data_folder, find_file
 from bertjax.data.hub import HubSplit, open_split
+from bertjax.data.json_text import parse_document
 from bertjax.data.layout import SPLITS, Layout, may_lack_labels
 from bertjax.data.records import Record, Records
 from bertjax.data.sources import split_source
@@ -89,7 +90,7 @@ def read_json(stream: Iterable[bytes], name: str) -> list[Record]:
         does not hold; the message names the path in the JSON.
     """
     records: list[Record] = []
-    for place, context, question in _questions(_parse(stream, name), name):
+    for place, context, question in _questions(parse_document(stream, name), name):
         text = _field(question, "question", str, place)
         answers = None
         if "answers" in question:
@@ -103,17 +104,6 @@ def read_json(stream: Iterable[bytes], name: str) -> list[Record]:
         raise UserError(f"{name} holds no questions")
     _check_unique([record["id"] for record in records], name)
     return records
-
-
-def _parse(stream: Iterable[bytes], name: str) -> Any:
-    try:
-        return json.loads(b"".join(stream).decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{name}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); mend the file"
-        ) from None
 
 
 def _questions(document: Any, name: str) -> Iterator[tuple[str, str, Any]]:
@@ -209,7 +199,7 @@ def locate(context: str, text: str, start: int) -> tuple[int, int] | None:
 
     That is ``start`` if the text stands there, else the nearest place where it does; where it
     stands nowhere, the nearest that differs in the amount and kind of white space, or in how
-    accents are encoded, alone. None where there is no such place.
+    accents and syllables are encoded (composed or apart), alone. None where there is no such place.
     """
     if text and start >= 0 and context.startswith(text, start):
         return start, start + len(text)
@@ -221,10 +211,11 @@ def locate(context: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _any_encoding(word: str) -> str:
-    """A pattern for the word with its accents composed or apart."""
-    clusters = re.findall(r"(?s).[\u0300-\u036f]*", unicodedata.normalize("NFD", word))
-    forms = ((re.escape(unicodedata.normalize("NFC", c)), re.escape(c)) for c in clusters)
-    return "".join(a if a == b else f"(?:{a}|{b})" for a, b in forms)
+    """A pattern for the word as it is, apart, or with any of its characters composed or apart."""
+    pairs = ((c, unicodedata.normalize("NFD", c)) for c in unicodedata.normalize("NFC", word))
+    mixed = (re.escape(a) if a == b else f"(?:{re.escape(a)}|{re.escape(b)})" for a, b in pairs)
+    whole = map(re.escape, (word, unicodedata.normalize("NFD", word)))
+    return f"(?:{'|'.join(dict.fromkeys([*whole, ''.join(mixed)]))})"
 
 
 def check_answers(record: Record, may_be_hidden: bool, version: str, place: str) -> None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
+from bertjax.data.json_text import parse_json
 from bertjax.types import UserError, nearest
 
 NumberedRow = tuple[int, Any]
@@ -221,11 +221,7 @@ def _json_rows(lines: Iterable[str], name: str) -> Iterator[NumberedRow]:
         if not text.strip():
             yield line, None
             continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            place = f"{name}:{line}"
-            raise UserError(f"{place} is not JSON: {error.msg} at column {error.colno}") from None
+        row = parse_json(text, name, line)
         if not isinstance(row, dict):
             raise UserError(f"{name}:{line} is not a JSON object with named columns")
         yield line, row

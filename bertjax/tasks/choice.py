@@ -1,8 +1,10 @@
 """Multiple choice: which of a question's options is right (SWAG, RACE, DREAM, and one's own).
 
 Every option becomes one sequence, as in the papers: ``[CLS] context [SEP] question option [SEP]``;
-SWAG's first sentence is the context, the begun second one the question, an ending the option. A
-model gives each sequence one number, and the softmax goes over those of one question.
+SWAG's first sentence is the context, the begun second one the question, an ending the option.
+Without a context it is ``[CLS] question [SEP] option [SEP]``, or ``[CLS] question [SEP]`` where the
+option stands in a blank of the question. A model gives each sequence one number, and the softmax
+goes over those of one question.
 
 What is too long loses tokens of the context, from its end. Only where question and option alone are
 too long do they lose tokens: first of the question, those farthest from the option, and of the
@@ -20,10 +22,12 @@ import numpy as np
 
 from bertjax.data.batching import Encoded
 from bertjax.data.choices import open_questions, read_questions, record_of
+from bertjax.data.json_text import check_characters
 from bertjax.data.layout import Layout
 from bertjax.data.questions import question_of
 from bertjax.data.records import Record
 from bertjax.tasks.base import Answer, Outputs, Task
+from bertjax.tokenizer_layout import Truncation
 from bertjax.types import HeadConfig, HeadKind, UserError
 
 if TYPE_CHECKING:
@@ -79,10 +83,10 @@ class ChoiceTask(Task):
           UserError: if ``max_length`` leaves no room for the special tokens.
         """
         context, question = record["context"], record["question"]
-        if not context.strip():
+        if not context.strip() and not (self.cloze and BLANK.search(question)):
             context, question = question, ""
-        pairs = [_second_text(question, option, self.cloze) for option in record["options"]]
-        options = _encode_pairs(context, pairs, tokenizer, max_length)
+        seconds = [_second_text(question, option, self.cloze) for option in record["options"]]
+        options = _encode_options(context, seconds, tokenizer, max_length)
         example: dict[str, Any] = {"options": options}
         if record.get("label") is not None:
             example["label"] = record["label"]
@@ -128,14 +132,16 @@ class ChoiceTask(Task):
         """The record of a mapping with ``context``, ``question`` and ``options``.
 
         Raises:
-          UserError: for anything else, or what is no question.
+          UserError: for anything else, what is no question, or half of a surrogate pair.
         """
         if not isinstance(given, Mapping):
             raise UserError(
                 "an input must be a mapping with context, question and options, such as "
                 f'{{"context": "...", "question": "...", "options": ["...", "..."]}}, not {given!r}'
             )
-        return record_of(question_of(given, "this input", labelled=False), 0)
+        found = question_of(given, "this input", labelled=False)
+        check_characters((found.context, found.question, *found.options), "this input")
+        return record_of(found, 0)
 
     def read(
         self, stream: Iterable[bytes], name: str, form: str, columns: Sequence[str] = ()
@@ -179,42 +185,40 @@ def _second_text(question: str, option: str, cloze: bool) -> _SecondText:
     return _SecondText(text, blank.start(), blank.start() + len(option))
 
 
-def _encode_pairs(
+def _encode_options(
     context: str, seconds: Sequence[_SecondText], tokenizer: Tokenizer, max_length: int
 ) -> list[Encoded]:
-    """The context with each of the second texts: ``token_ids`` and ``type_ids``, int32 [length]."""
+    """The context with each of the second texts, or these alone where it is empty.
+
+    Each has ``token_ids`` and ``type_ids``, int32 [length].
+    """
     backend = tokenizer.backend
-    room = max_length - backend.num_special_tokens_to_add(True)
+    paired = bool(context.strip())
+    room = max_length - backend.num_special_tokens_to_add(paired)
     if room < 1:
         raise UserError(f"max_length {max_length} leaves no room for text beside special tokens")
-    side = tokenizer.settings.get("truncation_side", "right")
-    before = backend.encode(context, add_special_tokens=False)
-    behind = [_encode_second(second, tokenizer, room) for second in seconds]
-    pairs = {}
-    for index in sorted(range(len(behind)), key=lambda i: len(behind[i])):
-        before.truncate(room - len(behind[index]), direction=side)  # Ever shorter: options grow.
-        pairs[index] = backend.post_process(before, behind[index])
-    return [
-        {
-            "token_ids": np.array(pairs[index].ids, np.int32),
-            "type_ids": np.array(pairs[index].type_ids, np.int32),
-        }
-        for index in range(len(seconds))
-    ]
+    left = tokenizer.settings.get("truncation_side") == "left"
+    kept = Truncation("tail" if left else "head")
+    before = backend.encode(context, add_special_tokens=False).ids
+    encoded = []
+    for second in seconds:
+        behind = _second_tokens(second, tokenizer, room)
+        texts = (kept.cut(before, room - len(behind)), behind) if paired else (behind,)
+        token_ids, type_ids = tokenizer.join(*texts)
+        encoded.append({"token_ids": token_ids, "type_ids": type_ids})
+    return encoded
 
 
-def _encode_second(second: _SecondText, tokenizer: Tokenizer, room: int) -> Any:
-    """Question and option as ``tokenizers.Encoding``, cut to ``room`` tokens if they are longer."""
+def _second_tokens(second: _SecondText, tokenizer: Tokenizer, room: int) -> Sequence[int]:
+    """The tokens of question and option, cut to ``room`` if there are more."""
     encoding = tokenizer.backend.encode(second.text, add_special_tokens=False)
     if len(encoding) <= room:
-        return encoding
+        return encoding.ids
     offsets = np.array(encoding.offsets)
     inside = np.flatnonzero((offsets[:, 1] > second.start) & (offsets[:, 0] < second.stop))
     first, behind = (inside[0], inside[-1] + 1) if len(inside) else (len(encoding), len(encoding))
     start = int(min(max(behind, room) - room, first))
-    encoding.truncate(start + room)
-    encoding.truncate(room, direction="left")
-    return encoding
+    return encoding.ids[start : start + room]
 
 
 CHOICE = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from bertjax.data.batching import Encoded
+from bertjax.data.json_text import check_characters
 from bertjax.data.layout import SPLITS
 from bertjax.data.records import Record
 from bertjax.data.squad import open_questions, read_json
@@ -173,7 +174,7 @@ class QuestionTask(Task):
         """The record of a mapping, a pair, or a text: JSON's, or a question, a TAB and its context.
 
         Raises:
-          UserError: for anything else, and for an empty question.
+          UserError: for anything else, an empty question, or half of a surrogate pair.
         """
         if isinstance(given, str):
             given = _object(given) or given.split("\t")
@@ -187,6 +188,7 @@ class QuestionTask(Task):
                 raise UserError(f"an input must be {SHAPE}; '{field}' is {_shown(given)}")
         if not given["question"].strip():
             raise UserError("the question is empty")
+        check_characters((given["question"], given["context"]), "an input")
         name = given.get("id")
         return {
             "id": None if name is None else str(name),
@@ -248,7 +250,7 @@ def _object(text: str) -> dict[str, Any] | None:
     """The JSON object that a line holds; None where it holds something else."""
     try:
         found = json.loads(text) if text.lstrip().startswith("{") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found
 

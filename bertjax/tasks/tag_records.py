@@ -11,6 +11,7 @@ import numpy as np
 
 from bertjax.data.batching import Encoded
 from bertjax.data.columns import Sentence
+from bertjax.data.json_text import check_characters
 from bertjax.data.records import Record
 from bertjax.data.tags import spans_of
 from bertjax.types import UserError
@@ -26,16 +27,18 @@ def words_of(given: Any) -> Record:
       ``words`` and ``lengths``, and of a text ``text`` and ``starts``, where each word begins.
 
     Raises:
-      UserError: for anything else.
+      UserError: for anything else, or a word with half of a surrogate pair.
     """
     if isinstance(given, Mapping):
         given = next((given[key] for key in ("tokens", "words", "text") if key in given), None)
     if isinstance(given, str):
+        check_characters([given], "an input")
         found = list(re.finditer(r"\S+", given))
         words, starts = [match[0] for match in found], [match.start() for match in found]
         return {"words": words, "lengths": [len(words)], "text": given, "starts": starts}
     if not isinstance(given, Sequence) or not all(isinstance(word, str) for word in given):
         raise UserError(f"{NEEDED}, not {given!r}")
+    check_characters(given, "an input")
     return {"words": list(given), "lengths": [len(given)]}
 
 

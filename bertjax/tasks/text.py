@@ -10,6 +10,7 @@ import numpy as np
 
 from bertjax.data.batching import Encoded
 from bertjax.data.inputs import read_texts
+from bertjax.data.json_text import check_characters
 from bertjax.data.sources import Layout, Record, infer_labels, open_source
 from bertjax.metrics import check_metrics, compute_metrics
 from bertjax.tasks.base import Answer, Outputs, Task
@@ -225,14 +226,16 @@ class TextTask(Task):
         """The record of a text, a pair of texts, or a mapping with the text columns.
 
         Raises:
-          UserError: for anything else.
+          UserError: for anything else, or a text with half of a surrogate pair.
         """
         columns = self.schema.text_columns
         if isinstance(given, Mapping) and all(isinstance(given.get(c), str) for c in columns):
-            return {GIVEN: tuple(given[column] for column in columns)}
-        texts = (given,) if isinstance(given, str) else tuple(given)
+            texts = tuple(given[column] for column in columns)
+        else:
+            texts = (given,) if isinstance(given, str) else tuple(given)
         if len(texts) not in (1, 2) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"an input must be a text or a pair of texts, not {given!r}")
+        check_characters(texts, "an input")
         return {GIVEN: texts}
 
     def read(
