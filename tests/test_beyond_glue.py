@@ -190,6 +190,11 @@ def test_a_header_that_is_a_row_is_hinted_at(tmp_path: Path):
             {"columns": ("a",)},
             "task 'mrpc' has its own columns; leave options.columns away",
         ),
+        (
+            "regression",
+            {"columns": "text,label"},
+            "option columns is 'text,label'; set it to a list",
+        ),
         ("regression", {"columns": ("text",)}, "options.columns text name no 'label'; name every"),
         ("sst2", {"truncation": "middle"}, "there is no truncation 'middle'; known: head, head_ta"),
         ("sst2", {"head_length": 3}, "head_length goes with the truncation 'head_tail' only"),

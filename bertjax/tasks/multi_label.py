@@ -12,7 +12,7 @@ import numpy as np
 from bertjax.data.layout import LabelSets, Layout
 from bertjax.data.records import Record
 from bertjax.tasks.base import Answer, Outputs
-from bertjax.tasks.text import TextTask
+from bertjax.tasks.text import TextTask, check_names
 from bertjax.types import HeadKind, UserError
 
 
@@ -56,9 +56,7 @@ class MultiLabelTask(TextTask):
             raise UserError(
                 f"option separator is {self.separator!r}; set it to a character such as ';'"
             )
-        given: Any = self.label_columns
-        if not isinstance(given, tuple) or not all(isinstance(name, str) for name in given):
-            raise UserError(f"option label_columns is {given!r}; set it to a list of columns")
+        check_names("label_columns", self.label_columns)
 
     @property
     def _sources(self) -> Layout:

@@ -69,6 +69,7 @@ class TextTask(Task):
     def _check_columns(self) -> None:
         if self.layout.files:
             raise UserError(f"task '{self.name}' has its own columns; leave options.columns away")
+        check_names("columns", self.columns)
         for column in (*self.schema.text_columns, *self._label_columns):
             if column not in self.columns:
                 raise UserError(
@@ -260,6 +261,12 @@ class TextTask(Task):
                 yield str(answer["score"])
             else:
                 yield "\t".join([answer["label"], *map(str, answer["probabilities"].values())])
+
+
+def check_names(option: str, given: Any) -> None:
+    """Raises UserError where an option is no list of columns, but one text, say."""
+    if not isinstance(given, tuple) or not all(isinstance(name, str) for name in given):
+        raise UserError(f"option {option} is {given!r}; set it to a list of columns")
 
 
 def _classified(probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
