@@ -321,7 +321,7 @@ RECIPES = {
     "wikiann": Recipe(epochs=1, batch_size=32, learning_rate=1e-4, max_length=128),
     "chnsenticorp": Recipe(epochs=3, batch_size=32, learning_rate=5e-4, max_length=128),
     "squad": Recipe(epochs=1, batch_size=16, learning_rate=1e-4, max_length=384),
-    "dream": Recipe(epochs=1, batch_size=8, learning_rate=1e-4, max_length=192),
+    "dream": Recipe(epochs=1, batch_size=8, learning_rate=1e-4, max_length=128),
 }
 TASKS = {
     "conll2003": lambda data: Tagging(data, "conll2003", CONLL, " ", ""),
