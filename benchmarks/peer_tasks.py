@@ -182,7 +182,9 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     task = TASKS[args.task](args.data)
-    model, tokenizer = load(task, args.model, args.dropout)
+    recipe = RECIPES[args.task]
+    dropout = recipe.dropout if args.dropout is None else args.dropout
+    model, tokenizer = load(task, args.model, dropout)
     init = args.workdir / "init" / f"{args.task}-{args.seed}"
     model.save_pretrained(init)
     tokenizer.save_pretrained(init)
@@ -190,11 +192,11 @@ def main() -> None:
         return
     folder = args.workdir / "transformers" / f"{args.task}-{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    recipe, pad_id = RECIPES[args.task], tokenizer.get_vocab()["[PAD]"]
+    pad_id = tokenizer.get_vocab()["[PAD]"]
     _, windows = encode_all(task, tokenizer, "train", recipe.max_length)
     examples = [example for record in windows for example in record]
     result = {"side": "transformers", "task": args.task, "seed": args.seed}
-    result |= {"train_examples": len(examples)}
+    result |= {"dropout": dropout, "train_examples": len(examples)}
     result |= train(model, pad_id, examples, recipe, args, folder)
     if args.steps:
         return

@@ -106,10 +106,11 @@ def run_bertjax(args, task: str, seed: int) -> None:
     given = fields(args, task, seed)
     given |= {f"options.{name}": value for name, value in given.pop("options").items()}
     command = [sys.executable, "-m", "bertjax", "finetune", f"--config={CONFIG}:task={task}"]
-    command += [f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in given.items())]
+    set_fields = {k: v for k, v in given.items() if v is not None}
+    command += [f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in set_fields.items())]
     subprocess.run(command, check=True)
     result = json.loads((folder / "result.json").read_text())
-    row = {"side": "bertjax", "task": task, "seed": seed}
+    row = {"side": "bertjax", "task": task, "seed": seed, "dropout": given["dropout"]}
     row |= {name: result[name] for name in ("train_examples", "steps", "peak_rss_mib")}
     row |= {"seconds": result["seconds"], **result["last_metrics"]}
     if any(name.startswith("test/") for _, name, _ in SCORES[task]):
