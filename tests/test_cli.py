@@ -15,6 +15,7 @@ import bertjax
 from bertjax.cli import main as cli
 from bertjax.cli.experiment import find_config, load_config
 from bertjax.cli.flags import Command
+from bertjax.cli.models import parse_options
 from bertjax.types import UserError
 
 CONFIG = """
@@ -296,3 +297,13 @@ def test_help_page(command: Command, capsys: pytest.CaptureFixture[str]):
         "  bertjax train --workdir=run",
     ):
         assert words in page
+
+
+def test_options_of_a_trained_model():
+    text = "cloze=False, deep=true,n_best=5,null_threshold=None,separator=tab,path=a=b"
+    expected = {"cloze": False, "deep": True, "n_best": 5, "null_threshold": None}
+    assert parse_options(text) == {**expected, "separator": "tab", "path": "a=b"}
+    assert parse_options(None) == {}
+    for wrong in ("cloze", "=5", "cloze="):
+        with pytest.raises(UserError, match=f"write NAME=VALUE, not '{wrong}'"):
+            parse_options(f"n_best=5,{wrong}")

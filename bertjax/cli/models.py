@@ -12,6 +12,9 @@ from bertjax.types import UserError
 if TYPE_CHECKING:
     from bertjax.predict import Predictor
 
+SPELT = {"True": "true", "False": "false", "None": "null"}
+"""Python's words, as a config takes them, in JSON."""
+
 
 def add_model_flags(command: Command) -> None:
     """Adds ``--workdir``, ``--model``, ``--task``, ``--max_length`` and ``--dtype``."""
@@ -55,7 +58,9 @@ def load_model(values: Any) -> Predictor:
 
 
 def parse_options(text: str | None) -> dict[str, Any]:
-    """Options by name, from ``NAME=VALUE,NAME=VALUE``; what is no number is a word.
+    """Options by name, from ``NAME=VALUE,NAME=VALUE``.
+
+    A value is JSON, or ``True``, ``False`` or ``None`` as in a config; anything else is a word.
 
     Raises:
       UserError: for a part without a name or a value.
@@ -66,7 +71,7 @@ def parse_options(text: str | None) -> dict[str, Any]:
         if not (name and sign and value):
             raise UserError(f"--options={text}: write NAME=VALUE, not '{part}'")
         try:
-            options[name] = json.loads(value)
+            options[name] = json.loads(SPELT.get(value, value))
         except ValueError:
             options[name] = value
     return options
