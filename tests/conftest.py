@@ -15,6 +15,8 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Most of the time goes into compiling programs that run a few times: this halves it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import jax
 import pytest
@@ -63,29 +65,16 @@ def tiny_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_corpus(tmp_path_factory.mktemp("tiny-corpus"))
 
 
-@pytest.fixture(scope="module")
-def quick_compiles() -> Iterator[None]:
-    """A module that uses it compiles faster, to slower programs."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A module that uses it compiles the same program once; gives a process's settings."""
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What this process or those it starts have compiled is not compiled again."""
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-    folder = str(tmp_path_factory.mktemp("compiled"))
     settings = {
-        "jax_compilation_cache_dir": folder,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
-    reset_cache()
-    yield {name.upper(): str(value) for name, value in settings.items()}
-    for name, value in before.items():
-        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
     reset_cache()

@@ -20,18 +20,13 @@ CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 14
 
 
 def disturb(
-    arguments: list[str],
-    workdir: Path,
-    number: signal.Signals,
-    before: int,
-    repository: Path,
-    settings: dict[str, str],
+    arguments: list[str], workdir: Path, number: signal.Signals, before: int, repository: Path
 ) -> None:
     """Sends a signal to the command at a random moment after a random step below ``before``."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")  # pytest shows it if the test fails
     moment, log = random.Random(seed), workdir.with_name("log")
-    process = start(arguments, repository, log, settings)
+    process = start(arguments, repository, log)
     wait_for_step(process, workdir, moment.randint(1, before - 1))
     time.sleep(moment.uniform(0, 0.05))
     process.send_signal(number)
@@ -41,7 +36,7 @@ def disturb(
 
 
 def start(
-    arguments: list[str], repository: Path, log: Path, settings: dict[str, str]
+    arguments: list[str], repository: Path, log: Path, **settings: str
 ) -> subprocess.Popen[bytes]:
     """The command in a session of its own, with as many devices as this process."""
     paths = os.pathsep.join([str(repository), *filter(None, sys.path)])

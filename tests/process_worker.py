@@ -23,7 +23,6 @@ def run_processes(
     devices: int,
     folder: Path,
     repository: Path,
-    settings: dict[str, str],
 ) -> Ended:
     """Runs the commands in several processes that have ``devices`` CPU devices together."""
     folder.mkdir(parents=True)
@@ -42,7 +41,7 @@ def run_processes(
             subprocess.Popen(
                 words,
                 cwd=repository,
-                env=os.environ | environment | settings,
+                env=os.environ | environment,
                 stdout=files[0],
                 stderr=files[1],
             )

@@ -22,8 +22,6 @@ from bertjax.train.execution import execution
 from bertjax.train.pretrain_config import PretrainConfig
 from bertjax.types import UserError
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 LENGTH = 256
 SEGMENTS = np.zeros((4, LENGTH), np.int32)
 SEGMENTS[0] = 1  # a full row

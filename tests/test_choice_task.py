@@ -273,9 +273,7 @@ def outputs_on(
     return evaluator(model.params), model.predict(given, batch_size)
 
 
-def test_every_question_counts_once(
-    chooser: Path, monkeypatch: pytest.MonkeyPatch, compile_cache: dict[str, str]
-) -> None:
+def test_every_question_counts_once(chooser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On 1 and 8 devices, in batches of 64 and of 8; and a question alone is answered the same."""
     metrics, answers = outputs_on(1, 64, chooser, monkeypatch)
     assert [len(a["probabilities"]) for a in answers] == list(COUNTS) * (QUESTIONS // 3)
@@ -296,7 +294,7 @@ def test_every_question_counts_once(
     assert alone["probabilities"] == pytest.approx(answers[1]["probabilities"], abs=1e-5)
 
 
-def test_options_in_another_order(chooser: Path, compile_cache: dict[str, str]) -> None:
+def test_options_in_another_order(chooser: Path) -> None:
     model = bertjax.load(str(chooser))
     given = questions(8)
     rng = np.random.default_rng(1)
@@ -344,9 +342,7 @@ def run_predict(
 
 
 @pytest.mark.parametrize("form", ["lines", "csv", "json"])
-def test_predict_command(
-    form: str, chooser: Path, monkeypatch: pytest.MonkeyPatch, compile_cache: dict[str, str]
-) -> None:
+def test_predict_command(form: str, chooser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same two questions from JSON lines, SWAG's CSV and DREAM's JSON."""
     options = ["the cat sleeps", 'a "bird"', "runs, here"]
     texts = {
@@ -371,7 +367,7 @@ def test_predict_command(
         assert lines == [f"{answer['choice']}\t{answer['text']}" for answer in expected]
 
 
-def test_training(chooser: Path, tmp_path: Path, compile_cache: dict[str, str]) -> None:
+def test_training(chooser: Path, tmp_path: Path) -> None:
     """Learns that the bird is right, from questions with 2, 3 and 5 options."""
     rng = np.random.default_rng(0)
     for split, count in {"train": 48, "dev": 15}.items():

@@ -22,8 +22,6 @@ from bertjax.cli import main as cli
 from bertjax.convert import huggingface
 from bertjax.train import workdir as workdirs
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 STEPS = 4
 

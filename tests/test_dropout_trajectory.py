@@ -25,8 +25,6 @@ from bertjax.types import HeadKind
 
 torch = pytest.importorskip("torch", reason="needs the parity extra")
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 STEPS, EXAMPLES, OPTIONS, RATE = 8, 4, 3, 1e-3
 RATES = {
     "hidden_dropout_prob": 0.2,

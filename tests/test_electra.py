@@ -27,8 +27,6 @@ from bertjax.train.pretrain_models import HEADS
 from bertjax.train.pretrained import load_pretrained
 from bertjax.train.state import create_state
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 ELECTRA = {
     "model": "preset:electra_small",
     "objective": "replaced_token",

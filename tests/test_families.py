@@ -34,8 +34,6 @@ pytest.importorskip("torch", reason="needs the parity extra")
 FLOAT32, BFLOAT16 = 1e-5, 3e-2
 BATCHES = {"padded": (13, 1, 7, 4), "unpadded": (13, 13, 13, 13)}
 """Lengths of the examples in a batch: odd ones, because a shape is a compilation."""
-QUICK = {"xla_backend_optimization_level": 0}
-"""What is computed stays the same; compiling takes half the time."""
 EVEN = {"even": (16, 3, 8, 16)}
 """A batch more, for the bare encoders."""
 
@@ -89,7 +87,7 @@ def test_equals_transformers(
     assert not loaded.report.unused
     for dtype, tolerance in (("float32", FLOAT32), ("bfloat16", BFLOAT16)):
         converted = Model(loaded.config, tuple(heads.items()), jnp.dtype(dtype))
-        compute = jax.jit(functools.partial(everything, converted), compiler_options=QUICK)
+        compute = jax.jit(functools.partial(everything, converted))
         for name, lengths in (BATCHES if kinds else BATCHES | EVEN).items():
             batch = random_batch(model.config, lengths)
             output = theirs(model, batch, kinds)

@@ -19,8 +19,6 @@ from bertjax.predict import Predictor, Text
 from bertjax.tokenizers import load_tokenizer, wordpiece_tokenizer
 from bertjax.types import HeadConfig, UserError
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 TOLERANCE = 1e-5
 TEXTS: list[Text] = [
     "a dog",
@@ -46,7 +44,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny(bare: Path, compile_cache: dict[str, str]) -> Predictor:
+def tiny(bare: Path) -> Predictor:
     return bertjax.load(str(bare))
 
 

@@ -30,7 +30,6 @@ from bertjax.train import finetune
 from bertjax.train.config import FinetuneConfig
 from bertjax.types import UserError
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
 Given = Callable[..., list[str]]
 
 
@@ -299,7 +298,6 @@ def test_two_kills(
     parallel: int,
     given: Given,
     tmp_path: Path,
-    compile_cache: dict[str, str],
     repository: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -310,7 +308,7 @@ def test_two_kills(
     workdir, log = tmp_path / "run", tmp_path / "log"
     before: dict[str, int] = {}
     for number in (signal.SIGKILL, signal.SIGTERM):
-        process = start(given(workdir, *more), repository, log, compile_cache)
+        process = start(given(workdir, *more), repository, log)
         until = time.monotonic() + 240
         while len(finished(workdir)) <= len(before):
             assert process.poll() is None, log.read_text()

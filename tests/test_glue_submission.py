@@ -259,8 +259,7 @@ def test_a_test_set_of_another_length_or_name(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def wnli_model(tmp_path_factory: pytest.TempPathFactory, compile_cache: dict[str, str]) -> Path:
-    del compile_cache
+def wnli_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(
         tmp_path_factory.mktemp("wnli") / "model",
         head=HeadConfig("classification", 2),

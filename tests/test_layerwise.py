@@ -129,7 +129,6 @@ def pretrained() -> dict[str, Any]:
     return jax.tree.map(lambda leaf: np.asarray(leaf) + 1.0, real_params(BERT))
 
 
-@pytest.mark.usefixtures("quick_compiles", "compile_cache")
 def test_layers_that_begin_anew():
     """They are the seed's, to the bit, and all others are what was found; places do not change."""
     reinit = renewed(config(reinit_layers=1, reinit=("heads/pairs/.*", ".*/word/.*")), BERT)

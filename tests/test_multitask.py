@@ -34,8 +34,6 @@ from bertjax.train.pretrained import load_pretrained
 from bertjax.train.step import accumulate
 from bertjax.types import HeadConfig, Interrupted, UserError
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 STEPS, SEED = 4, 29
 """Both tasks are drawn before and after the second step."""
 
@@ -65,7 +63,7 @@ def config(folder: Path, task: str = "mrpc+stsb", **changes: Any) -> FinetuneCon
 
 
 @pytest.fixture(scope="module")
-def trained(given: Path, quick_compiles: None, compile_cache: Any) -> Path:
+def trained(given: Path) -> Path:
     """The workdir of a run of two tasks; dropout is on."""
     finetune(config(given), str(given / "run"))
     return given / "run"

@@ -43,8 +43,6 @@ MODELS = {
 HEADS = (("masked_lm", HeadConfig("masked_lm")), ("pairs", HeadConfig("next_sentence", 2)))
 RATES = (0.02, 0.05, 0.01)
 DECAY = 0.1
-QUICK = {"xla_backend_optimization_level": 0}
-"""The compiler's: programs of a few steps."""
 
 Flat = dict[str, np.ndarray]
 Chain = Callable[[Any, Any], optax.GradientTransformation]
@@ -89,8 +87,8 @@ def train(chain: Chain, params: Any, gradients: list[Any]) -> Any:
         updates, state = chain(rate, decay).update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    state = jax.jit(chain(0.0, 0.0).init, compiler_options=QUICK)(params)
-    jitted = jax.jit(step, compiler_options=QUICK)
+    state = jax.jit(chain(0.0, 0.0).init)(params)
+    jitted = jax.jit(step)
     for gradient, rate in zip(gradients, RATES, strict=True):
         params, state = jitted(params, state, gradient, jnp.float32(rate), jnp.float32(DECAY))
     assert traces == 1
@@ -236,7 +234,7 @@ def one_update(config: OptimConfig, params: Any, gradient: Any) -> tuple[Any, An
         chain = optimizer(config, 1.0, DECAY)
         return chain.update(gradient, chain.init(params), params)
 
-    return jax.jit(update, compiler_options=QUICK)(params, gradient)
+    return jax.jit(update)(params, gradient)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -325,11 +323,11 @@ def test_on_a_mesh(name: Any):
         return optax.apply_updates(params, updates), moments
 
     places = jax.tree.map(lambda leaf: leaf.sharding, (state.params, state.optimizer))
-    jitted = jax.jit(step, out_shardings=places, compiler_options=QUICK)
+    jitted = jax.jit(step, out_shardings=places)
     with jax.set_mesh(mesh):
         got, _ = jitted(state.params, state.optimizer)
     alone = jax.device_get((state.params, state.optimizer))
-    want, _ = jax.jit(step, compiler_options=QUICK)(*alone)
+    want, _ = jax.jit(step)(*alone)
     assert_same(unstacked(got, BERT), unstacked(want, BERT))
 
 

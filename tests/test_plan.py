@@ -61,7 +61,7 @@ def cpus(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture(scope="module")
-def planned(compile_cache: dict[str, str]) -> Plan:
+def planned() -> Plan:
     return plan(RECIPE, 128, Topology.parse("v5e:2x4"), jax.devices())
 
 
@@ -121,7 +121,6 @@ def test_dropout_rows_and_batch_are_those_of_the_recipe():
 def test_what_does_not_fit_comes_with_a_setting_that_does(
     cpus: None,
     planned: Plan,
-    compile_cache: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -135,7 +134,7 @@ def test_what_does_not_fit_comes_with_a_setting_that_does(
     assert "fits" in capsys.readouterr().out
 
 
-def test_nothing_fits(cpus: None, compile_cache: Any, capsys: Any, monkeypatch: Any):
+def test_nothing_fits(cpus: None, capsys: Any, monkeypatch: Any):
     monkeypatch.setattr("bertjax.analysis.plan_search.REMATS", ("none",))
     monkeypatch.setitem(CHIPS, "v5e", dataclasses.replace(CHIPS["v5e"], usable_hbm=1000))
     assert cli.main(COMMAND) == 3
@@ -143,9 +142,7 @@ def test_nothing_fits(cpus: None, compile_cache: Any, capsys: Any, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_search_ranks_what_fits(
-    cpus: None, compile_cache: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_search_ranks_what_fits(cpus: None, capsys: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bertjax.analysis.plan_search.REMATS", ("none",))
     words = [*COMMAND, "--topology=v5e:1x2", "--search", "--json"]
     assert cli.main(words) == 0
@@ -157,7 +154,7 @@ def test_search_ranks_what_fits(
     assert ways == {(2, 1, 1, usual), (2, 1, 1, "zero1"), (1, 2, 1, usual), (1, 1, 2, usual)}
 
 
-def test_fine_tuning_is_planned_too(cpus: None, compile_cache: Any, capsys: Any):
+def test_fine_tuning_is_planned_too(cpus: None, capsys: Any):
     words = ["plan", "--config=configs/finetune.py:task=mnli", "--topology=v5e:1x1"]
     assert cli.main([*words, "--config.model=preset:bert_tiny", "--length=64"]) == 0
     out = capsys.readouterr().out

@@ -27,7 +27,7 @@ from bertjax.train.pretrain_models import make_objective
 from bertjax.train.state import create_state, gradient_shardings
 from bertjax.train.step import Hyper, make_train_step
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_cache")]
+pytestmark = pytest.mark.slow
 
 STEPS = 5
 MESHES = [(8, 1, 1), (1, 8, 1), (4, 2, 1), (2, 2, 2), (4, 1, 2), (1, 4, 2), (2, 1, 4)]

@@ -27,8 +27,6 @@ from bertjax.train.pretrain_models import HEADS, multiplier
 from bertjax.train.pretrained import load_pretrained
 from bertjax.types import UserError
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 METRICS = ("masked_lm_loss", "masked_lm_accuracy", "next_sentence_loss", "next_sentence_accuracy")
 FILES = (
     *("checkpoints", "config.json", "huggingface", "metrics.jsonl", "result.json"),

@@ -16,8 +16,6 @@ from tiny_pretraining import command
 
 from bertjax.cli import main as cli
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 STEPS = 30
 PHASES = "({'max_length': 16, 'share': 0.6}, {'max_length': 32, 'share': 0.4})"
 
@@ -62,13 +60,12 @@ def test_disturbed_equals_undisturbed(
     number: signal.Signals,
     arguments: Callable[[Path], list[str]],
     undisturbed: Path,
-    compile_cache: dict[str, str],
     repository: Path,
     tmp_path: Path,
 ):
     """Stopped at a random moment, in either phase; then the same command again."""
     workdir = tmp_path / "run"
-    disturb(arguments(workdir), workdir, number, STEPS - 7, repository, compile_cache)
+    disturb(arguments(workdir), workdir, number, STEPS - 7, repository)
     assert cli.main(arguments(workdir)) == 0
     assert_same(workdir, undisturbed)
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(STEPS)]
@@ -76,13 +73,12 @@ def test_disturbed_equals_undisturbed(
 
 def test_workers_end_with_a_killed_run(
     arguments: Callable[[Path], list[str]],
-    compile_cache: dict[str, str],
     repository: Path,
     tmp_path: Path,
 ):
     """No process of the run's session is left."""
     flags = [*arguments(tmp_path / "run"), "--config.workers=2"]
-    process = start(flags, repository, tmp_path / "log", compile_cache)
+    process = start(flags, repository, tmp_path / "log")
     wait_for_step(process, tmp_path / "run", 1)
     process.kill()
     process.wait()

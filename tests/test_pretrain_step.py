@@ -22,8 +22,6 @@ from bertjax.train.pretrain_models import make_objective
 from bertjax.train.state import create_state
 from bertjax.train.step import Hyper, make_train_step
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 STEPS = 3
 SHAPE = ARCHITECTURE | {"initializer_range": 0.2}
 

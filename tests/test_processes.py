@@ -26,8 +26,6 @@ from bertjax.train.state import abstract_state, create_state
 from bertjax.train.workdir import experiment_of
 from bertjax.types import HeadConfig
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 STEPS = 5
 EXAMPLES = 872
 """As SST-2 has to validate on; no multiple of a batch."""
@@ -111,7 +109,6 @@ def together(
     request: pytest.FixtureRequest,
     commands: Commands,
     alone: tuple[Path, dict[str, float]],
-    compile_cache: dict[str, str],
     repository: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Ended]:
@@ -120,7 +117,7 @@ def together(
     ignored = shutil.ignore_patterns("result.json", "huggingface")
     shutil.copytree(alone[0] / "pretrained", root / "resumed", ignore=ignored)
     ended = run_processes(
-        commands(root), request.param, jax.device_count(), root / "logs", repository, compile_cache
+        commands(root), request.param, jax.device_count(), root / "logs", repository
     )
     return root, ended
 

@@ -20,7 +20,6 @@ COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("compile_cache"),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc"),
 ]
 
@@ -31,7 +30,6 @@ Launch = Callable[[Path], subprocess.Popen[bytes]]
 def launch(
     request: pytest.FixtureRequest,
     tiny_prepared: Path,
-    compile_cache: dict[str, str],
     repository: Path,
 ) -> Launch:
     """Starts ``bertjax launch`` of a pretraining into a workdir; it logs into ``log`` beside it."""
@@ -42,7 +40,7 @@ def launch(
     def begin(workdir: Path) -> subprocess.Popen[bytes]:
         arguments = [*flags, *command(tiny_prepared, workdir, **changes)]
         log = workdir.with_name("log")
-        return start(arguments, repository, log, compile_cache | devices)
+        return start(arguments, repository, log, **devices)
 
     return begin
 

@@ -21,8 +21,6 @@ from bertjax.train.execution import execution
 from bertjax.train.pretrain_config import PretrainConfig
 from bertjax.types import ModelConfig, UserError
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 SHARED = dataclasses.replace(TINY, num_layers=4, layer_groups=2, inner_layers=2)
 """As ALBERT: two groups of two layers, each group run twice."""
 

@@ -22,8 +22,6 @@ from bertjax.train.pretrain_models import make_objective
 from bertjax.train.state import TrainState, abstract_state, create_state
 from bertjax.train.step import Hyper, make_train_step
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 
 def step_on(parts: PretrainParts, mesh: Mesh, state: TrainState, batch: Any) -> tuple[Any, float]:
     """The state after a step with dropout, and its loss."""

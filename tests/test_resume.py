@@ -13,8 +13,6 @@ from tiny import tiny_glue, tiny_model
 
 from bertjax.cli import main as cli
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 STEPS = 30
 
 
@@ -66,13 +64,12 @@ def test_disturbed_equals_undisturbed(
     number: signal.Signals,
     command: Callable[[Path], list[str]],
     undisturbed: Path,
-    compile_cache: dict[str, str],
     repository: Path,
     tmp_path: Path,
 ):
     """Stopped at a random moment, in the middle of an epoch too; then the same command again."""
     workdir = tmp_path / "run"
-    disturb(command(workdir), workdir, number, STEPS - 7, repository, compile_cache)
+    disturb(command(workdir), workdir, number, STEPS - 7, repository)
     assert cli.main(command(workdir)) == 0
     result = assert_same(workdir, undisturbed)
     kept = {path.name for path in (workdir / "checkpoints").iterdir()}

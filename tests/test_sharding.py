@@ -21,8 +21,6 @@ from bertjax.sharding import (
 from bertjax.train.state import abstract_params, create_state
 from bertjax.types import UserError
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 WORD = "encoder/embeddings/word"  # [vocabulary 48, width 16]
 UP = "encoder/layers/mlp/up/kernel"  # [layers 2, width 16, feed-forward 32]
 QUERY = "encoder/layers/attention/query/kernel"  # [layers 2, width 16, heads 4, head width 4]

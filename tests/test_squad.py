@@ -57,9 +57,7 @@ def golds() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, compile_cache: dict[str, str]
-) -> tuple[Path, Path, dict[str, Any]]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     """The folder of the run, the file of questions, and the run's result."""
     folder = tmp_path_factory.mktemp("squad")
     file = folder / "questions.json"

@@ -308,7 +308,7 @@ def test_inputs_and_column_output(tokenizer: Tokenizer) -> None:
 
 
 @pytest.fixture(scope="module")
-def tagger(tmp_path_factory: pytest.TempPathFactory, compile_cache: Any) -> Path:
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned the tags of :func:`made_up`."""
     folder = tmp_path_factory.mktemp("tagger")
     write(folder / "data" / "train.txt", made_up(64, 0), "-DOCSTART- O\n\n")

@@ -32,8 +32,6 @@ from bertjax.train.pretrained import load_pretrained
 from bertjax.train.state import abstract_params
 from bertjax.train.workdir import recorded_padding
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
-
 ROWS = 128
 CASES: dict[str, dict[str, Any]] = {
     "lamb": {"optimizer": "lamb", "weight_decay": 0.1},
