@@ -24,6 +24,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from etils import epath
 from peer_data import RECIPES, Squad
 
@@ -122,24 +123,45 @@ def run_bertjax(args, task: str, seed: int) -> None:
 
 
 def report(workdir: Path) -> str:
-    """A Markdown table: of every seed that both sides have, or one has, the scores in percent."""
+    """A Markdown table: the scores in percent of every seed that a side has, and their means."""
     found = results(workdir)
     lines = [
         "| task | metric | seed | transformers | bertjax | difference |",
         "|---|---|---|---|---|---|",
     ]
     for task, scores in SCORES.items():
-        for seed in sorted({seed for _, name, seed in found if name == task}):
-            theirs, ours = (
-                found.get((side, task, seed), {}) for side in ("transformers", "bertjax")
-            )
-            for peers, name, percent in scores:
-                left = theirs.get(peers)
-                right = ours[name] * percent if name in ours else None
+        for peers, name, percent in scores:
+            pairs = []
+            for seed in sorted({seed for _, other, seed in found if other == task}):
+                left = found.get(("transformers", task, seed), {}).get(peers)
+                right = found.get(("bertjax", task, seed), {}).get(name)
+                right = None if right is None else right * percent
                 both = "–" if left is None or right is None else f"{right - left:+.2f}"
-                cells = [task, peers, str(seed), shown(left), shown(right), both]
-                lines.append(f"| {' | '.join(cells)} |")
+                lines.append(table_row(task, peers, str(seed), shown(left), shown(right), both))
+                pairs += [] if both == "–" else [(left, right)]
+            if len(pairs) > 1:
+                lines.append(mean_row(task, peers, np.array(pairs)))
     return "\n".join(lines)
+
+
+def mean_row(task: str, metric: str, pairs: np.ndarray) -> str:
+    """Means of both sides, and of the difference with its 95 % interval (Student's t, paired).
+
+    Args:
+      pairs: the peer's score and ours, ``[seeds, 2]``.
+    """
+    from scipy import stats
+
+    apart, count = pairs[:, 1] - pairs[:, 0], len(pairs)
+    width = stats.t.ppf(0.975, count - 1) * apart.std(ddof=1) / count**0.5
+    left, right = (f"{mean:.2f}" for mean in pairs.mean(0))
+    return table_row(
+        task, metric, f"mean of {count}", left, right, f"{apart.mean():+.2f} ± {width:.2f}"
+    )
+
+
+def table_row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def shown(value: float | None) -> str:
