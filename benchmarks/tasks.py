@@ -7,7 +7,7 @@ labels. Recipes: ``RECIPES`` of ``peer_data.py``. Finished runs are kept in WORK
 again.
 
     python benchmarks/tasks.py --model=FOLDER --vocab=CHINESE_VOCAB --data=DIR --workdir=DIR \
-        --runs=conll2003:1,wikiann:1,chnsenticorp:1,squad:1,dream:1
+        --runs=conll2003:1,wikiann:1,chnsenticorp:1,squad:1,dream:1,dream:2,dream:3
     python benchmarks/tasks.py --workdir=DIR --report
 
 With ``--steps=10 --dropout=0`` so many steps are made without anything random but the order, and
