@@ -19,8 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Most of the time goes into compiling programs that run a few times: so it takes two fifths less.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # Of what is left the fused loops' emitters take two fifths. Later jaxlibs, and libtpu, die of this.
-known = importlib.metadata.version("jaxlib").startswith("0.10.")
-if known and importlib.util.find_spec("libtpu") is None:
+if (
+    importlib.metadata.version("jaxlib").startswith("0.10.")
+    and importlib.util.find_spec("libtpu") is None
+):
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {given}".rstrip()
 
