@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory import needs_status, told
+from memory import needs_mallinfo, told
 from tokenizers import normalizers
 
 from bertjax.cli import main as cli
@@ -343,7 +343,7 @@ print(peak(lambda: train(settings, survey(texts()), texts)))
 """
 
 
-@needs_status
+@needs_mallinfo
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_does_not_grow_with_the_text(kind: str):
     """From 6 to 25 MB, with as many different words."""
